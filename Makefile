@@ -1,0 +1,58 @@
+# eventcsv. `make` alone tells what there is.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CSV    ?= data/input/input.csv
+
+.PHONY: help compact watch test check format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make compact             fold the event log into $(CSV); the shipped sample when there is none'
+	@echo 'make compact CSV=path    the same for any other CSV'
+	@echo 'make watch CSV=path      the same, again and again, at most a second behind'
+	@echo 'make test                run every test'
+	@echo 'make check               lint and types'
+	@echo 'make bench               measure'
+	@echo 'make clean               remove what these made, the data aside'
+
+# Installed once, and again when the dependencies change.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# The sample is only ever copied to where nothing is.
+data/input/input.csv:
+	mkdir -p data/input
+	cp -R data/sample/. data/input/
+
+compact: $(VENV)/installed $(if $(filter data/input/input.csv,$(CSV)),data/input/input.csv)
+	@$(BIN)/eventcsv compact '$(CSV)'
+
+watch: $(VENV)/installed $(if $(filter data/input/input.csv,$(CSV)),data/input/input.csv)
+	@$(BIN)/eventcsv compact --watch '$(CSV)'
+
+test: $(VENV)/installed-dev
+	$(BIN)/pytest --numprocesses auto
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/bench.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m eventcsv` is the command `eventcsv`."""
+
+from eventcsv.cli import main
+
+main()

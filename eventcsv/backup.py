@@ -1,0 +1,241 @@
+"""Backups: whole copies of the CSV, each beside its metadata.
+
+One that knows its place in the log is a base: a replay starts from it. For the backup directory data/backup and
+data/input/input.csv:
+
+    data/backup/input_YYYYMMDD_HHMMSS_<session>.csv      the CSV, byte for byte as it was found
+    data/backup/input_YYYYMMDD_HHMMSS_<session>.json     one line of metadata with its own checksum; its name comes
+                                                         last, so that a backup is whole or is not there
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+from eventcsv.errors import BackupError, UnsupportedFormat
+from eventcsv.event import FORMAT_VERSION, sealed, unsealed, utc_text
+from eventcsv.scan import Position
+
+if TYPE_CHECKING:
+    from eventcsv.storage import Storage
+
+_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of the CSV.
+
+    Attributes:
+        path: The CSV copy.
+        session: What made it: a session's id, or a random one.
+        reason: Why, in words.
+        number: Counts up, whatever the clock does; the newest backup has the highest.
+        created_at: When, ISO 8601 in UTC.
+        record_count: How many rows it has.
+        file_size_bytes: Its size.
+        sha256: Of its bytes, in hex.
+        log: The uuid of the log that `position` is a place in.
+        position: The events before it are in this copy; a replay goes on there. None for a copy that only keeps
+            something safe.
+        delimiter: How to read it when the CSV's delimiter had to be named; None when it shows.
+        encoding: How to read it when the CSV's encoding had to be named; None for UTF-8.
+    """
+
+    path: str
+    session: str
+    reason: str
+    number: int
+    created_at: str
+    record_count: int
+    file_size_bytes: int
+    sha256: str
+    log: str | None
+    position: Position | None
+    delimiter: str | None = None
+    encoding: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file name."""
+        return os.path.basename(self.path)
+
+
+class BackupStore:
+    """The backups of one CSV in a directory.
+
+    Args:
+        directory: Where they are; made on first use.
+        csv_path: The CSV they are of.
+        storage: The seam to the file system.
+    """
+
+    def __init__(self, directory: str, csv_path: str, storage: Storage) -> None:
+        self.directory = directory
+        self._storage = storage
+        self._stem, self._suffix = os.path.splitext(os.path.basename(csv_path))
+        stem = re.escape(self._stem)
+        self._pattern = re.compile(rf"({stem}_\d{{8}}_\d{{6}}_[0-9A-Za-z-]+)\.json")
+
+    def create(
+        self,
+        data: bytes,
+        *,
+        reason: str,
+        record_count: int,
+        log: str | None,
+        position: Position | None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+    ) -> Backup:
+        """Keep a copy of the CSV; it is durable, read back and compared when this returns.
+
+        Args:
+            data: The bytes of the CSV.
+            reason: Why, in words.
+            record_count: How many rows it has.
+            log: The uuid of the log.
+            position: How far the log is in it, or None when nobody knows.
+            delimiter: The delimiter that had to be named to read it.
+            encoding: The encoding that had to be named to read it.
+
+        Raises:
+            BackupError: What was read back is not what was written.
+            OSError: The disk said no.
+        """
+        self._storage.make_directory(self.directory)
+        self._clear_unfinished()
+        now = datetime.now(UTC)
+        session, base = self._free_name(now)
+        backup = Backup(
+            path=f"{base}{self._suffix}",
+            session=session,
+            reason=reason,
+            number=max((known.number for known in self.all()), default=0) + 1,
+            created_at=utc_text(now),
+            record_count=record_count,
+            file_size_bytes=len(data),
+            sha256=sha256(data).hexdigest(),
+            log=log,
+            position=position,
+            delimiter=delimiter,
+            encoding=encoding,
+        )
+        try:
+            # The metadata's temporary name stands first and goes last: it marks the CSV beside it as one of ours,
+            # unfinished.
+            self._storage.write_new(f"{base}.json.tmp", sealed(_metadata(backup)))
+            self._storage.write_new(backup.path, data)
+            self.read(backup)
+            self._storage.replace(f"{base}.json.tmp", f"{base}.json")
+        except OSError:
+            with suppress(OSError):
+                self._clear_unfinished()
+            raise
+        self._storage.sync_directory(self.directory)
+        return backup
+
+    def _clear_unfinished(self) -> None:
+        """Remove what a crash left of a backup that was being made."""
+        for name in self._storage.names(self.directory):
+            base = name.removesuffix(".json.tmp")
+            if base != name and self._pattern.fullmatch(f"{base}.json"):
+                self._storage.remove_ours(os.path.join(self.directory, f"{base}{self._suffix}"))
+                self._storage.remove_ours(os.path.join(self.directory, name))
+
+    def _free_name(self, now: datetime) -> tuple[str, str]:
+        for _ in range(_ATTEMPTS):
+            session = os.urandom(4).hex()
+            base = os.path.join(self.directory, f"{self._stem}_{now:%Y%m%d_%H%M%S}_{session}")
+            if not self._storage.exists(f"{base}{self._suffix}"):
+                return session, base
+        raise BackupError(f"{self.directory}: no free name for a backup")
+
+    def read(self, backup: Backup) -> bytes:
+        """Return the CSV of a backup.
+
+        Raises:
+            BackupError: It is gone, or not the bytes that its metadata tells of.
+        """
+        data = self._storage.read(backup.path)
+        if data is None:
+            raise BackupError(f"{backup.path}: the backup is gone; its metadata is still there")
+        if sha256(data).hexdigest() != backup.sha256:
+            raise BackupError(f"{backup.path}: the backup is damaged: its SHA-256 is not that of its metadata")
+        return data
+
+    def all(self) -> list[Backup]:
+        """Return the finished backups, the newest first, without those whose metadata is damaged (see `damaged`)."""
+        found = [backup for name in self._metadata_names() if (backup := self._load(name))]
+        return sorted(found, key=lambda backup: (backup.number, backup.created_at), reverse=True)
+
+    def damaged(self) -> list[str]:
+        """Return the paths of metadata that cannot be read."""
+        return [os.path.join(self.directory, name) for name in self._metadata_names() if self._load(name) is None]
+
+    def find(self, name: str) -> Backup:
+        """Return the backup that a path or file name means.
+
+        Raises:
+            BackupError: There is none.
+        """
+        for backup in self.all():
+            if os.path.basename(name) in {backup.name, f"{os.path.splitext(backup.name)[0]}.json"}:
+                return backup
+        known = ", ".join(backup.name for backup in self.all()) or "none"
+        raise BackupError(f"{self.directory}: no backup {name!r}; there are: {known}")
+
+    def _metadata_names(self) -> list[str]:
+        try:
+            names = self._storage.names(self.directory)
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if self._pattern.fullmatch(name))
+
+    def _load(self, name: str) -> Backup | None:
+        line = self._storage.read(os.path.join(self.directory, name))
+        try:
+            record = unsealed((line or b"").removesuffix(b"\n"))
+            place = record["position"]
+            return Backup(
+                path=os.path.join(self.directory, name.removesuffix(".json") + self._suffix),
+                session=record["session"],
+                reason=record["reason"],
+                number=record["number"],
+                created_at=record["created_at"],
+                record_count=record["record_count"],
+                file_size_bytes=record["file_size_bytes"],
+                sha256=record["sha256"],
+                log=record["log"],
+                position=Position(place["segment"], place["offset_bytes"]) if place else None,
+                delimiter=record["delimiter"],
+                encoding=record["encoding"],
+            )
+        except UnsupportedFormat as error:
+            raise UnsupportedFormat(f"{self.directory}/{name}: {error}") from None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def _metadata(backup: Backup) -> dict[str, Any]:
+    place = backup.position
+    return {
+        "v": FORMAT_VERSION,
+        "session": backup.session,
+        "reason": backup.reason,
+        "number": backup.number,
+        "created_at": backup.created_at,
+        "record_count": backup.record_count,
+        "file_size_bytes": backup.file_size_bytes,
+        "sha256": backup.sha256,
+        "log": backup.log,
+        "position": {"segment": place.segment, "offset_bytes": place.offset_bytes} if place else None,
+        "delimiter": backup.delimiter,
+        "encoding": backup.encoding,
+    }

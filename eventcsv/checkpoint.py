@@ -1,0 +1,120 @@
+"""The checkpoint: how far the view has folded.
+
+A cache: when it is gone, damaged or foreign, a full replay takes its place. It is written before the CSV is replaced
+and names the view that is there and the one that is coming, each with its SHA-256 and its position in the log:
+whichever hash the CSV has, its position holds, so a kill between the two writes neither skips an event nor looks like
+an operator's edit. Whether the coming view did arrive shows from its temporary file, which the replacement moves away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from eventcsv.errors import UnsupportedFormat
+from eventcsv.event import FORMAT_VERSION, sealed, unsealed
+from eventcsv.scan import Position
+
+if TYPE_CHECKING:
+    from eventcsv.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One content of the CSV.
+
+    Attributes:
+        sha256: Of its bytes, in hex.
+        position: The events before it are in this content.
+        crc: zlib.crc32 of the log from the checkpoint's `since` to `position`.
+    """
+
+    sha256: str
+    position: Position
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far the view has folded.
+
+    Attributes:
+        log: The uuid of the log.
+        key_column: The column that identifies a row.
+        guard_formulas: Whether the cells were guarded against formulas.
+        delimiter: The delimiter that had to be named to read the CSV; None when it shows.
+        since: The position of the base that the view grew from.
+        views: The content of the CSV; while it is being replaced, the old one and the new one.
+    """
+
+    log: str | None
+    key_column: str
+    guard_formulas: bool
+    delimiter: str | None
+    since: Position
+    views: tuple[View, ...]
+
+    @property
+    def latest(self) -> View:
+        """The newest view that got into place."""
+        return self.views[-1]
+
+    def view(self, sha256: str) -> View | None:
+        """Return the view with this hash, or None: then somebody edited the CSV."""
+        return next((view for view in reversed(self.views) if view.sha256 == sha256), None)
+
+    def resolved(self, temporary_sha256: str | None) -> Checkpoint:
+        """Return it with the one view that is in place, given the hash of the temporary file, if there is one."""
+        arrived = temporary_sha256 != self.latest.sha256
+        return replace(self, views=self.views[-1:] if arrived else self.views[:1])
+
+
+def load(storage: Storage, path: str) -> Checkpoint | None:
+    """Return the checkpoint, or None when there is none that can be believed.
+
+    Raises:
+        UnsupportedFormat: It was made by a newer eventcsv.
+    """
+    line = storage.read(path)
+    if line is None:
+        return None
+    try:
+        record = unsealed(line.removesuffix(b"\n"))
+        views = tuple(View(view["sha256"], _position(view["position"]), view["crc"]) for view in record["views"])
+        checkpoint = Checkpoint(
+            record["log"],
+            record["key_column"],
+            record["guard_formulas"],
+            record["delimiter"],
+            _position(record["since"]),
+            views,
+        )
+    except UnsupportedFormat as error:
+        raise UnsupportedFormat(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return checkpoint if views else None
+
+
+def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint, atomically and durably."""
+    record = {
+        "v": FORMAT_VERSION,
+        "log": checkpoint.log,
+        "key_column": checkpoint.key_column,
+        "guard_formulas": checkpoint.guard_formulas,
+        "delimiter": checkpoint.delimiter,
+        "since": _place(checkpoint.since),
+        "views": [
+            {"sha256": view.sha256, "position": _place(view.position), "crc": view.crc} for view in checkpoint.views
+        ],
+    }
+    storage.write_atomically(path, sealed(record))
+
+
+def _position(place: dict[str, int]) -> Position:
+    return Position(place["segment"], place["offset_bytes"])
+
+
+def _place(position: Position) -> dict[str, Any]:
+    return {"segment": position.segment, "offset_bytes": position.offset_bytes}

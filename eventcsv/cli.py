@@ -1,0 +1,434 @@
+"""The command line: the only place that prints and that configures logging.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 fine (a torn last line after a crash is
+fine, and said), 1 failed, 2 used wrongly, 3 finished but damage was found, 4 a lock or session is held by another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import orjson
+import typer
+
+from eventcsv.errors import EventCsvError, InvalidEvent, LockTimeout, SessionActive
+from eventcsv.event import DEFAULT_KEY
+from eventcsv.facade import EventCsv
+from eventcsv.masking import escaped, masked
+from eventcsv.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventcsv.compactor import CompactResult, ProgressCallback
+    from eventcsv.event import Event
+
+_POLL_S: Final = 0.2
+_BEHIND_S: Final = 1.0
+_SHARE_OF_TIME: Final = 0.1
+_SHOWN: Final = 10
+
+
+class Exit(IntEnum):
+    """What an exit code says."""
+
+    FINE = 0
+    FAILED = 1
+    USAGE = 2
+    DAMAGE = 3
+    HELD = 4
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Crash-proof results for long jobs over the rows of a CSV. "
+    "Workers append results to an event log; these commands keep the CSV up to date with it.",
+    epilog="Exit codes: 0 fine, 1 failed, 2 used wrongly, 3 finished but damage was found, 4 held by another process.",
+)
+
+CsvPath = Annotated[Path, typer.Argument(metavar="CSV", help="The CSV file.", show_default=False)]
+Key = Annotated[str, typer.Option("--key", metavar="COLUMN", help="The column that identifies a row.")]
+BackupDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--backup-dir",
+        metavar="DIR",
+        envvar="EVENTCSV_BACKUP_DIR",
+        help='Where backups go. [default: "backup" beside CSV]',
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option("--delimiter", metavar="CHAR", help="What stands between cells. [default: shows from the header]"),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="How to read a CSV that is not UTF-8; it is written back as UTF-8 with a BOM.",
+    ),
+]
+Formulas = Annotated[
+    bool,
+    typer.Option(
+        "--guard-formulas/--allow-formulas",
+        help="Put an apostrophe before text of results that a spreadsheet would take for a formula.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """Where a command's result goes."""
+
+    as_json: bool
+
+    def show(self, record: dict[str, Any], lines: Iterator[str]) -> None:
+        if self.as_json:
+            sys.stdout.buffer.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE, default=str))
+            sys.stdout.flush()
+        else:
+            for line in lines:
+                typer.echo(escaped(line))
+
+
+# --- compact and replay ------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: `eventcsv compact data/input/input.csv --watch`")
+def compact(
+    csv: CsvPath,
+    *,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on until Ctrl-C, at most a second behind workers that somebody else runs."),
+    ] = False,
+    key: Key = DEFAULT_KEY,
+    backup_dir: BackupDir = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    guard_formulas: Formulas = True,
+    as_json: Json = False,
+) -> None:
+    """Bring CSV up to date with its event log.
+
+    Only what is new is folded. CSV is replaced at once and whole, and not touched when nothing is new. When somebody
+    edited it, their version becomes the new base, and a copy of it is kept.
+    """
+    job = EventCsv(
+        csv, key=key, backup_dir=backup_dir, delimiter=delimiter, encoding=encoding, guard_formulas=guard_formulas
+    )
+    output = _Output(as_json)
+    if watch:
+        _watch(job, output)
+    with _progress_bar() as on_progress:
+        result = job.compact(on_progress=on_progress)
+    _finish(result, output)
+
+
+@app.command(epilog="Example: `eventcsv replay data/input/input.csv --backup input_20251002_124311_8f3a12c4.csv`")
+def replay(
+    csv: CsvPath,
+    *,
+    backup: Annotated[
+        str | None,
+        typer.Option("--backup", metavar="NAME", help="The backup to start from. [default: the newest valid one]"),
+    ] = None,
+    key: Key = DEFAULT_KEY,
+    backup_dir: BackupDir = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    guard_formulas: Formulas = True,
+    as_json: Json = False,
+) -> None:
+    """Rebuild CSV from a backup and the event log after it.
+
+    This is the way back from a CSV that was broken, deleted or edited by mistake. When the result differs from what CSV
+    holds now, that is kept as a backup first.
+    """
+    job = EventCsv(
+        csv, key=key, backup_dir=backup_dir, delimiter=delimiter, encoding=encoding, guard_formulas=guard_formulas
+    )
+    with _progress_bar() as on_progress:
+        result = job.replay(backup=backup, on_progress=on_progress)
+    _finish(result, _Output(as_json))
+
+
+def _finish(result: CompactResult, output: _Output) -> NoReturn:
+    output.show(_record(result), _report(result))
+    raise typer.Exit(Exit.DAMAGE if result.damage else Exit.FINE)
+
+
+def _record(result: CompactResult) -> dict[str, Any]:
+    return dataclasses.asdict(result)
+
+
+def _report(result: CompactResult) -> Iterator[str]:
+    """Say what a compaction did, in lines of a label and a text."""
+    state = "was brought up to date" if result.changed else "is up to date, nothing was written"
+    yield f"{_near(result.csv_path)} {state}"
+    yield _line("rows", f"{result.rows:,}, by status: {_statuses(result.by_status)}")
+    place = f"the log's end (segment {result.position.segment}, byte {result.position.offset_bytes:,})"
+    yield _line("folded", f"{result.events:,} {_plural('event', result.events)}, up to {place}")
+    if result.rebuilt:
+        yield _line("rebuilt", f"from the start: {result.rebuilt}")
+    if result.edited:
+        yield _line("edited", "somebody had changed the CSV; their version is the new base")
+    if result.added_columns:
+        yield _line("added", f"{_plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
+    if result.unknown:
+        count = sum(result.unknown.values())
+        keys = _few(list(result.unknown))
+        yield _line(
+            "unknown", f"{count:,} {_plural('event', count)} for keys that are in no row; kept in the log: {keys}"
+        )
+    if result.torn:
+        torn = result.torn
+        yield _line(
+            "torn line", f"{torn.segment}, byte {torn.offset_bytes:,}, {torn.length_bytes:,} bytes: {torn.reason}"
+        )
+        yield _line("", "no result was lost by it: it was never acknowledged. Results to come are appended behind it")
+    for item in result.damage[:_SHOWN]:
+        yield _line("damage", str(item))
+    if len(result.damage) > _SHOWN:
+        yield _line("", f"and {len(result.damage) - _SHOWN:,} more; --json lists all")
+    if result.base:
+        yield _line("backup", f"{_near(result.base.path)} ({result.base.reason})")
+    if result.kept:
+        yield _line("backup", f"{_near(result.kept.path)} (the CSV as it was before)")
+    yield _line("took", f"{result.duration_s:.2f} s")
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<10} {text}"
+
+
+def _near(path: str) -> str:
+    """Return a path as one would type it here: relative when it lies below the working directory."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def _statuses(by_status: dict[str, int]) -> str:
+    return ", ".join(f"{status or '(none yet)'} {count:,}" for status, count in by_status.items()) or "no rows"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _watch(job: EventCsv, output: _Output) -> NoReturn:
+    """Compact whenever the log grew or the CSV was edited, until Ctrl-C."""
+    worst = Exit.FINE
+    seen: object = None
+    _say(f"watching {job.csv_path}; Ctrl-C ends it")
+    try:
+        while True:
+            state = job.fingerprint()
+            took_s = 0.0
+            if state != seen:
+                clock = time.perf_counter()
+                result = job.compact()
+                took_s = time.perf_counter() - clock
+                seen = job.fingerprint() if result.position == job.end() else None
+                worst = max(worst, Exit.DAMAGE if result.damage else Exit.FINE)
+                if result.changed or result.damage:
+                    output.show(_record(result), iter([_summary(result)]))
+            time.sleep(max(_POLL_S, took_s / _SHARE_OF_TIME - took_s))
+    except KeyboardInterrupt:
+        _say("stopped; the last state follows")
+    _finish(job.compact(), output)
+
+
+def _summary(result: CompactResult) -> str:
+    damage = f", {len(result.damage)} damaged" if result.damage else ""
+    return f"{time.strftime('%H:%M:%S')}  +{result.events:,} events{damage}  {_statuses(result.by_status)}"
+
+
+# --- emit and history --------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog="Example: `eventcsv emit data/input/input.csv PO15262984 ERROR --set ERROR_MESSAGE='page not found'`"
+)
+def emit(
+    csv: CsvPath,
+    po: Annotated[str, typer.Argument(metavar="KEY", help="The PO, as in the key column.", show_default=False)],
+    status: Annotated[
+        str,
+        typer.Argument(
+            metavar="STATUS", help="COMPLETED, NO_ATTACHMENTS, PARTIAL, ERROR, FAILED, PENDING, ...", show_default=False
+        ),
+    ],
+    *,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="COLUMN=TEXT", help="Set another column. Can be given several times."),
+    ] = None,
+    durability: Annotated[
+        str,
+        typer.Option(
+            "--durability",
+            metavar="disk|process",
+            help="What a recorded result survives: a power cut, or a crash only.",
+        ),
+    ] = "disk",
+    key: Key = DEFAULT_KEY,
+    as_json: Json = False,
+) -> None:
+    """Append one result to the event log of CSV. Once this returns 0, the result survives a power cut.
+
+    CSV itself is brought up to date by `eventcsv compact`.
+    """
+    columns = dict(_assignment(text) for text in assignments or [])
+    if durability not in {"disk", "process"}:
+        raise typer.BadParameter(f"has to be disk or process, not {durability!r}", param_hint="--durability")
+    with EventCsv(csv, key=key, durability="disk" if durability == "disk" else "process") as job:
+        event = job.emit_result(po, status, columns=columns)
+    _Output(as_json).show(
+        dataclasses.asdict(event), iter([f"recorded {event.key} {event.cells.get('STATUS', '')} as {event.id}"])
+    )
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"has to be COLUMN=TEXT, not {text!r}", param_hint="--set")
+    return column, value
+
+
+@app.command(epilog="Example: `eventcsv history data/input/input.csv PO15262984`")
+def history(
+    csv: CsvPath,
+    po: Annotated[str, typer.Argument(metavar="KEY", help="The PO, as in the key column.", show_default=False)],
+    *,
+    key: Key = DEFAULT_KEY,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON an event, for programs.")] = False,
+) -> None:
+    """Show what the event log says of one PO, from the oldest event to the newest. Writes nothing."""
+    job = EventCsv(csv, key=key)
+    found = 0
+    for event in job.history(po):
+        found += 1
+        _Output(as_json).show(dataclasses.asdict(event), _event_lines(event))
+    if not found:
+        _fail(f"{job.log_dir}: nothing about {po!r}. The key has to be exactly as in the CSV", Exit.FAILED)
+
+
+def _event_lines(event: Event) -> Iterator[str]:
+    yield f"{event.ts}  {event.kind}  {event.id}"
+    for column, text in event.cells.items():
+        yield f"    {column} = {text}"
+
+
+# --- around every command ----------------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            "--log-level", metavar="LEVEL", help="What to log to standard error: debug, info, warning or error."
+        ),
+    ] = "error",
+) -> None:
+    if version:
+        typer.echo(f"eventcsv {__version__}")
+        raise typer.Exit
+    _configure_logging(log_level)
+
+
+def _configure_logging(level: str) -> None:
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise typer.BadParameter(f"has to be debug, info, warning or error, not {level!r}", param_hint="--log-level")
+    logger = logging.getLogger("eventcsv")
+    logger.setLevel(number)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LazyFormatter())
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+class _LazyFormatter(logging.Formatter):
+    """structlog's formatter: readable on a terminal, JSON elsewhere; imported with the first record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        import structlog  # noqa: PLC0415  # most commands log nothing
+
+        renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+        return structlog.stdlib.ProcessorFormatter(processor=renderer).format(record)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[ProgressCallback | None]:
+    """Show a bar on a terminal once the work takes long enough to wonder."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415  # the same
+
+    columns = (TextColumn("folding"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("folding", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _say(text: str) -> None:
+    typer.echo(escaped(text), err=True)
+
+
+def _fail(text: str, code: Exit) -> NoReturn:
+    _say(f"eventcsv: {text}")
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line; every foreseeable error becomes one line on standard error and an exit code."""
+    try:
+        try:
+            app(standalone_mode=True)
+        except (LockTimeout, SessionActive) as error:
+            _exit(str(error), Exit.HELD)
+        except InvalidEvent as error:
+            _exit(f"{error}. Nothing was written", Exit.USAGE)
+        except EventCsvError as error:
+            _exit(str(error), Exit.FAILED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(Exit.FAILED)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _exit(
+                f"{where}{error.strerror or error}. Nothing was half-written; mend the cause and run it again",
+                Exit.FAILED,
+            )
+    except KeyboardInterrupt:
+        _exit("stopped; run it again to go on", Exit.FAILED)
+
+
+def _exit(text: str, code: Exit) -> NoReturn:
+    _say(f"eventcsv: {masked(text)}")
+    sys.exit(code)

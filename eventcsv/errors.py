@@ -1,0 +1,80 @@
+"""The exception tree: one base class, so that `except EventCsvError` catches whatever eventcsv raises on purpose.
+
+Every message says what happened, where (file, line or byte, field) and what to do next. All of them survive
+pickling, since they travel from worker processes to their parent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eventcsv.event import Event
+
+
+class EventCsvError(Exception):
+    """The base of every error that eventcsv raises on purpose."""
+
+
+class InvalidEvent(EventCsvError, ValueError):
+    """An event breaks a rule; nothing was written.
+
+    Attributes:
+        field: The argument or column at fault.
+        rule: What it has to be, and what it was.
+    """
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(field, rule)
+        self.field = field
+        self.rule = rule
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.rule}"
+
+
+class AppendError(EventCsvError):
+    """An event could not be made durable, after all retries.
+
+    The line may or may not be in the log (a failed sync leaves that unknown), so treat the result as not recorded:
+    appending the same event again is always safe.
+
+    Attributes:
+        event: The event, whole, so that the caller can keep it elsewhere or append it again.
+    """
+
+    def __init__(self, message: str, event: Event | None = None) -> None:
+        super().__init__(message, event)
+        self.message = message
+        self.event = event
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class LockTimeout(EventCsvError, TimeoutError):
+    """A lock was held by somebody else until the deadline."""
+
+
+class SessionActive(EventCsvError):
+    """Another session works on this CSV; only one may."""
+
+
+class CorruptLog(EventCsvError):
+    """The log is damaged beyond what reading around a damaged line can mend."""
+
+
+class UnsupportedFormat(EventCsvError):
+    """The log was made by a newer eventcsv, or for another job."""
+
+
+class UnsafePath(EventCsvError):
+    """Something that eventcsv did not make stands where one of its files belongs; it was left untouched."""
+
+
+class InvalidCsv(EventCsvError, ValueError):
+    """The CSV cannot be read without guessing; it was left untouched."""
+
+
+class BackupError(EventCsvError):
+    """A backup could not be made or does not match its metadata."""

@@ -1,0 +1,331 @@
+"""An event, its rules, and its one line of bytes. Pure: nothing here touches a file or a clock.
+
+A line is UTF-8 JSON that ends in a newline:
+
+    {"v":1,"id":"8f3a12c4-03-42","ts":"...Z","kind":"result","key":"PO15262984","set":{"STATUS":"COMPLETED"},"crc":"10ac5d14"}
+
+`crc` always comes last and holds zlib.crc32 of the bytes before `,"crc":"`, so that it can be checked on the raw line,
+before any parser has had its say.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+import orjson
+
+from eventcsv.errors import InvalidEvent, UnsupportedFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+FORMAT_VERSION: Final = 1
+MAX_LINE_BYTES: Final = 1 << 20
+DEFAULT_KEY: Final = "PO_NUMBER"
+
+BLANKS: Final = " \t\r\n\u00a0"
+"""What does not count at either end of a key or a column name."""
+
+CRC_BYTES: Final = len(b',"crc":"00000000"}')
+
+
+class Status(StrEnum):
+    """What came of a PO. Other upper-case words of the field (RATE_LIMIT, PO_NOT_FOUND) are allowed as plain text."""
+
+    PENDING = "PENDING"
+    COMPLETED = "COMPLETED"
+    NO_ATTACHMENTS = "NO_ATTACHMENTS"
+    PARTIAL = "PARTIAL"
+    ERROR = "ERROR"
+    FAILED = "FAILED"
+
+
+class Kind(StrEnum):
+    """What a line says: a result, a PO taken up, or the first and last line of a segment."""
+
+    RESULT = "result"
+    STARTED = "started"
+    HEADER = "header"
+    SEAL = "seal"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the log.
+
+    Attributes:
+        id: Unique: writer session, writer number, counter. A retry appends the same id again.
+        ts: When it was made, ISO 8601 in UTC with microseconds. It never decides anything; the order of the log does.
+        kind: See `Kind`; a plain string, because a newer eventcsv may write kinds that this one does not know.
+        key: The PO.
+        cells: Column name to the exact text of its cell. "" clears a cell; a column that is absent stays as it is.
+    """
+
+    id: str
+    ts: str
+    kind: str
+    key: str
+    cells: Mapping[str, str]
+
+
+# --- the rules ---------------------------------------------------------------------------------------------------
+
+_STATUS = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_COUNT = re.compile(r"[0-9]{1,18}")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NEEDS_MESSAGE = frozenset({Status.ERROR.value, Status.FAILED.value})
+
+COLUMNS: Final = {
+    "status": "STATUS",
+    "supplier": "SUPPLIER",
+    "attachments_found": "ATTACHMENTS_FOUND",
+    "attachments_downloaded": "ATTACHMENTS_DOWNLOADED",
+    "attachment_names": "AttachmentName",
+    "last_processed": "LAST_PROCESSED",
+    "error_message": "ERROR_MESSAGE",
+    "download_folder": "DOWNLOAD_FOLDER",
+    "coupa_url": "COUPA_URL",
+}
+"""Keyword argument of emit_result() to column of the CSV."""
+
+_SHOWN: Final = 60
+
+_KNOWN_COLUMNS = frozenset(COLUMNS.values())
+
+
+def column_id(name: str) -> str:
+    """Return what makes two spellings of a column name the same column: case and surrounding blanks do not."""
+    return name.strip(BLANKS).casefold()
+
+
+_KEYWORD_OF = {column_id(column): keyword for keyword, column in COLUMNS.items()}
+
+
+def check_key(key: object) -> str:
+    """Return `key` when it can name a row of the CSV.
+
+    Raises:
+        InvalidEvent: It is not text, is empty but for blanks, or holds a control character.
+    """
+    if not isinstance(key, str):
+        raise InvalidEvent("key", f"has to be text, not {type(key).__name__}: leading zeros would be lost")
+    if not key.strip(BLANKS):
+        raise InvalidEvent("key", "must not be empty")
+    if not key.isprintable() and (found := _CONTROL.search(key)):
+        raise InvalidEvent("key", f"holds the control character U+{ord(found[0]):04X} at position {found.start()}")
+    return key
+
+
+def check_cells(values: Mapping[str, object], *, key_column: str = DEFAULT_KEY) -> dict[str, str]:
+    """Turn column values into the exact text of their cells.
+
+    Args:
+        values: Column name to value: text, a whole or finite number, True or False, for LAST_PROCESSED also a datetime
+            with a time zone, for AttachmentName also several names, which are joined with ";". None leaves the column
+            alone.
+        key_column: The column that identifies a row, which no event may set.
+
+    Returns:
+        Column name to text, in the order given, None left out.
+
+    Raises:
+        InvalidEvent: A rule is broken; the error names the field and the rule.
+    """
+    cells: dict[str, str] = {}
+    for column, value in values.items():
+        if value is None:
+            continue
+        if column not in _KNOWN_COLUMNS:
+            _check_column(column, cells, key_column)
+        cells[column] = value if type(value) is str else _text(column, value)
+    if len(cells) != len({column_id(column) for column in cells}):
+        raise InvalidEvent("columns", f"the same column is given twice: {', '.join(cells)}")
+    _check_rules({_KEYWORD_OF.get(column_id(column), ""): text for column, text in cells.items()})
+    return cells
+
+
+def _check_column(column: object, seen: Iterable[str], key_column: str) -> None:
+    if not isinstance(column, str):
+        raise InvalidEvent("columns", f"a column name has to be text, not {type(column).__name__} (after {list(seen)})")
+    if not column.strip(BLANKS):
+        raise InvalidEvent("columns", "a column name must not be empty")
+    if found := _CONTROL.search(column):
+        raise InvalidEvent("columns", f"the name {column!r} holds the control character U+{ord(found[0]):04X}")
+    if column_id(column) == column_id(key_column):
+        raise InvalidEvent(column, "is the key column; an event sets the other columns of a row, never its key")
+
+
+def _check_rules(cells: Mapping[str, str]) -> None:
+    """Check the rules between and about the well-known columns, by keyword."""
+    status = cells.get("status")
+    if status is not None:
+        if not _STATUS.fullmatch(status):
+            raise InvalidEvent(
+                "status", f"has to be an upper-case word such as COMPLETED or RATE_LIMIT, not {status!r}"
+            )
+        if status in _NEEDS_MESSAGE and not cells.get("error_message", "").strip():
+            raise InvalidEvent("error_message", f"is required with status {status}: say what went wrong")
+    found = cells.get("attachments_found")
+    downloaded = cells.get("attachments_downloaded")
+    for field, count in (("attachments_found", found), ("attachments_downloaded", downloaded)):
+        if count and not _COUNT.fullmatch(count):
+            raise InvalidEvent(field, f"has to be a whole number that is not negative, not {_short(count)}")
+    if found and downloaded and int(downloaded) > int(found):
+        raise InvalidEvent("attachments_downloaded", f"is {downloaded}, more than the {found} of attachments_found")
+
+
+def _text(column: str, value: object) -> str:
+    field = _KEYWORD_OF.get(column_id(column), column)
+    if isinstance(value, str):
+        return str.__str__(value)  # a StrEnum member becomes its text
+    if field == "last_processed" and isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidEvent(field, "a datetime needs a time zone, for instance datetime.now(UTC)")
+        return utc_text(value, timespec="seconds")
+    if field == "attachment_names" and not isinstance(value, (bool, int, float)):
+        return _joined_names(field, value)
+    if field in {"attachments_found", "attachments_downloaded"}:
+        return _count(field, value)
+    if isinstance(value, (bool, int, float)):
+        return _number(field, value)
+    raise InvalidEvent(field, f"has to be text or a number, not {type(value).__name__}; None leaves the column alone")
+
+
+def _joined_names(field: str, value: object) -> str:
+    try:
+        names = list(value)  # type: ignore[call-overload]  # the error below is for what cannot be iterated
+    except TypeError:
+        raise InvalidEvent(field, f"has to be a list of file names, not {type(value).__name__}") from None
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidEvent(field, f"holds a {type(name).__name__} among the file names")
+    return ";".join(names)
+
+
+def _count(field: str, value: object) -> str:
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]  # whole numbers of other libraries pass, floats do not
+    except TypeError:
+        raise InvalidEvent(field, f"has to be a whole number that is not negative, not {_short(value)}") from None
+    if isinstance(value, bool) or not 0 <= count < 10**18:
+        raise InvalidEvent(field, f"has to be a whole number that is not negative, not {_short(value)}")
+    return str(count)
+
+
+def _number(field: str, value: object) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidEvent(field, f"has to be a finite number, not {value}")
+    try:
+        return str(value)
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
+        raise InvalidEvent(field, "is a number of more than 4,300 digits") from None
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of more than 4,300 digits"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def utc_text(moment: datetime, *, timespec: str = "microseconds") -> str:
+    """Return `moment`, which has a time zone, as ISO 8601 in UTC with a Z."""
+    return moment.astimezone(UTC).isoformat(timespec=timespec)[:-6] + "Z"
+
+
+# --- the line ----------------------------------------------------------------------------------------------------
+
+
+def encode(event: Event) -> bytes:
+    """Return the line of `event`, newline included.
+
+    Raises:
+        InvalidEvent: It holds a lone surrogate, or the line would be longer than 1 MiB.
+    """
+    try:
+        line = sealed(
+            {
+                "v": FORMAT_VERSION,
+                "id": event.id,
+                "ts": event.ts,
+                "kind": event.kind,
+                "key": event.key,
+                "set": event.cells,
+            }
+        )
+    except TypeError:
+        raise _not_unicode(event) from None
+    if len(line) > MAX_LINE_BYTES:
+        longest = max(event.cells, key=lambda column: len(event.cells[column]), default="key")
+        raise InvalidEvent(
+            _KEYWORD_OF.get(column_id(longest), longest),
+            f"makes a line of {len(line):,} bytes; at most {MAX_LINE_BYTES:,} (1 MiB) are allowed. Shorten it",
+        )
+    return line
+
+
+def _not_unicode(event: Event) -> InvalidEvent:
+    for field, text in (("key", event.key), *event.cells.items()):
+        for name, part in ((field, text), ("columns", field)):
+            try:
+                part.encode()
+            except UnicodeEncodeError as error:
+                rule = f"holds a lone surrogate at position {error.start}, which no UTF-8 file can hold"
+                return InvalidEvent(_KEYWORD_OF.get(column_id(name), name), rule)
+    return InvalidEvent("event", "cannot be written as JSON")
+
+
+def sealed(record: Mapping[str, Any]) -> bytes:
+    """Return `record` as a line of JSON with its checksum as the last field."""
+    body = orjson.dumps(record)[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def is_whole(line: bytes) -> bool:
+    """Tell whether `line`, without its newline, carries the checksum of its own bytes."""
+    return line[-CRC_BYTES:] == b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES])
+
+
+def unsealed(line: bytes) -> dict[str, Any]:
+    """Return the record of a `line` of ours, given without its newline.
+
+    Raises:
+        ValueError: The checksum does not hold, or it is not a record of ours.
+        UnsupportedFormat: It is whole and was made by a newer eventcsv.
+    """
+    if not is_whole(line):
+        raise ValueError("checksum does not match")
+    record = orjson.loads(line)
+    version = record.get("v") if isinstance(record, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise ValueError("not a line of eventcsv")
+    if version > FORMAT_VERSION:
+        raise UnsupportedFormat(
+            f"format version {version}: made by a newer eventcsv; this one reads up to version {FORMAT_VERSION}. "
+            "Upgrade: pip install --upgrade eventcsv"
+        )
+    del record["crc"]
+    return dict(record)
+
+
+def decode(line: bytes) -> Event:
+    """Return the event of a `line`, given without its newline.
+
+    Raises:
+        ValueError: The line is damaged or not an event.
+        UnsupportedFormat: It was made by a newer eventcsv.
+    """
+    record = unsealed(line)
+    key, cells = record.get("key"), record.get("set", {})
+    texts = [record.get("id"), record.get("ts"), record.get("kind"), key]
+    if not isinstance(cells, dict) or not all(isinstance(text, str) for text in (*texts, *cells.values())):
+        raise ValueError("not an event: a field is missing or not text")
+    return Event(record["id"], record["ts"], record["kind"], record["key"], cells)

@@ -1,0 +1,304 @@
+"""EventCsv: one CSV, its log and its backups, from both sides.
+
+The worker side is light; the operator side loads Polars on first use.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+
+from eventcsv.errors import EventCsvError, InvalidCsv
+from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, Event, Kind, Status, check_cells, check_key, utc_text
+from eventcsv.log import Durability, FileLog
+from eventcsv.scan import events
+from eventcsv.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eventcsv.compactor import Compactor, CompactResult, ProgressCallback
+    from eventcsv.scan import Position
+
+CSV_VARIABLE = "EVENTCSV_CSV"
+BACKUP_DIR_VARIABLE = "EVENTCSV_BACKUP_DIR"
+
+
+class EventCsv:
+    """A CSV whose rows a long job works through, and the event log that keeps the job's results.
+
+    Any number of threads and processes may use the same CSV at once, each with an EventCsv of its own or with a copy:
+    it can be pickled, and goes on working in a forked child.
+
+    Args:
+        csv_path: The CSV.
+        key: The column that identifies a row, case and surrounding blanks aside.
+        backup_dir: Where backups go; by default EVENTCSV_BACKUP_DIR, or "backup" beside the CSV.
+        durability: "disk": a result survives a power cut once emit_result() has returned. "process": it survives the
+            death of its process only, and costs a tenth or less.
+        lock_timeout_s: How long to wait for a lock, in seconds.
+        log: The directory of the event log; by default "input.events" beside "input.csv".
+        delimiter: What stands between cells, one character; by default it shows from the header.
+        encoding: How to read a CSV that is not UTF-8. It is written back as UTF-8 with a byte order mark.
+        guard_formulas: Put an apostrophe before text of results that a spreadsheet would take for a formula.
+
+    Example:
+        >>> job = EventCsv("data/input/input.csv")
+        >>> job.emit_result("PO15262984", Status.COMPLETED, attachments_found=2, attachments_downloaded=2)
+        >>> job.compact().by_status
+        {'': 445, 'COMPLETED': 1}
+    """
+
+    def __init__(
+        self,
+        csv_path: str | os.PathLike[str],
+        *,
+        key: str = DEFAULT_KEY,
+        backup_dir: str | os.PathLike[str] | None = None,
+        durability: Durability = "disk",
+        lock_timeout_s: float = 30.0,
+        log: str | os.PathLike[str] | None = None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        guard_formulas: bool = True,
+    ) -> None:
+        # Absolute, because a worker may change its directory.
+        self.csv_path = os.path.abspath(csv_path)
+        stem, suffix = os.path.splitext(self.csv_path)
+        directory = log or f"{stem if suffix.lower() == '.csv' else self.csv_path}.events"
+        beside = os.path.join(os.path.dirname(self.csv_path), "backup")
+        self.backup_dir = os.path.abspath(backup_dir or os.environ.get(BACKUP_DIR_VARIABLE) or beside)
+        self.key = key
+        self._delimiter = delimiter
+        self._encoding = encoding
+        self._guard_formulas = guard_formulas
+        self._storage = Storage()
+        self._log = FileLog(
+            os.path.abspath(directory),
+            key_column=key,
+            durability=durability,
+            lock_timeout_s=lock_timeout_s,
+            storage=self._storage,
+        )
+        self._csv_seen = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What loads Polars stays behind: a worker gets the light side.
+        return {name: value for name, value in self.__dict__.items() if name != "_compactor"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"EventCsv({self.csv_path!r})"
+
+    @property
+    def log_dir(self) -> str:
+        """The directory of the event log."""
+        return self._log.directory
+
+    # --- the worker side ---
+
+    def emit_result(
+        self,
+        key: str,
+        status: str,
+        *,
+        supplier: str | None = None,
+        attachments_found: int | None = None,
+        attachments_downloaded: int | None = None,
+        attachment_names: Sequence[str] | None = None,
+        error_message: str | None = None,
+        download_folder: str | None = None,
+        coupa_url: str | None = None,
+        last_processed: datetime | str | None = None,
+        columns: Mapping[str, object] | None = None,
+    ) -> Event:
+        """Record the result of one PO. Once this returns, the result survives whatever `durability` promises.
+
+        For every column: None leaves it alone, "" clears it.
+
+        Args:
+            key: The PO, as in the key column.
+            status: What came of it; a `Status`, or another upper-case word of the field.
+            supplier: SUPPLIER.
+            attachments_found: ATTACHMENTS_FOUND, not negative.
+            attachments_downloaded: ATTACHMENTS_DOWNLOADED, at most attachments_found.
+            attachment_names: AttachmentName, joined with ";".
+            error_message: ERROR_MESSAGE; required with ERROR and FAILED.
+            download_folder: DOWNLOAD_FOLDER.
+            coupa_url: COUPA_URL.
+            last_processed: LAST_PROCESSED; by default now, as ISO 8601 in UTC.
+            columns: Any other column: name to text or number. The CSV gets columns that it lacks at its right end.
+
+        Returns:
+            The event as it stands in the log.
+
+        Raises:
+            InvalidEvent: A rule is broken; nothing was written.
+            AppendError: The result could not be made durable, after three retries; the error carries the event.
+        """
+        now = datetime.now(UTC)
+        values: dict[str, object] = {
+            COLUMNS["status"]: status,
+            COLUMNS["supplier"]: supplier,
+            COLUMNS["attachments_found"]: attachments_found,
+            COLUMNS["attachments_downloaded"]: attachments_downloaded,
+            COLUMNS["attachment_names"]: attachment_names,
+            COLUMNS["last_processed"]: utc_text(now, timespec="seconds") if last_processed is None else last_processed,
+            COLUMNS["error_message"]: error_message,
+            COLUMNS["download_folder"]: download_folder,
+            COLUMNS["coupa_url"]: coupa_url,
+        }
+        if columns:
+            values = {name: value for name, value in values.items() if value is not None}
+            _refuse_repeated(values, columns)
+            values |= columns
+        cells = check_cells(values, key_column=self.key)
+        event = self._log.new_event(Kind.RESULT, check_key(key), cells, now=now)
+        self._check_csv_exists()
+        self._log.append(event)
+        return event
+
+    def _check_csv_exists(self) -> None:
+        """Refuse a mistyped path before the first append, instead of making a log beside nothing."""
+        if self._csv_seen:
+            return
+        if not self._storage.exists(self.csv_path) and not self._storage.exists(self.log_dir):
+            raise InvalidCsv(f"{self.csv_path}: there is no such file, and no event log of it either. Check the path")
+        self._csv_seen = True
+
+    def close(self) -> None:
+        """Close the log; the next result opens it again. One that is never closed loses nothing."""
+        self._log.close()
+
+    # --- the operator side ---
+
+    def compact(self, *, on_progress: ProgressCallback | None = None) -> CompactResult:
+        """Bring the CSV up to date with the log.
+
+        Args:
+            on_progress: Called with the bytes of the log folded so far and the bytes to fold.
+
+        Returns:
+            What was done.
+
+        Raises:
+            InvalidCsv: The CSV cannot be read without guessing, or is read-only; it was left as it is.
+            LockTimeout: Another process compacts.
+            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
+            OSError: The disk said no; the CSV is the old one.
+        """
+        self._compactor.on_progress = on_progress
+        return self._compactor.compact()
+
+    def replay(self, *, backup: str | None = None, on_progress: ProgressCallback | None = None) -> CompactResult:
+        """Rebuild the CSV from a base backup and the log after it.
+
+        What the CSV holds now is kept as a backup if it differs.
+
+        Args:
+            backup: The file name of the backup to start from; by default the newest valid base.
+            on_progress: Called with the bytes of the log folded so far and the bytes to fold.
+
+        Returns:
+            What was done.
+
+        Raises:
+            BackupError: There is no such backup, or it is damaged.
+            InvalidCsv: There is no base, and the CSV cannot serve as one.
+            LockTimeout: Another process compacts.
+            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
+            OSError: The disk said no; the CSV is the old one.
+        """
+        self._compactor.on_progress = on_progress
+        return self._compactor.replay(backup)
+
+    def end(self) -> Position:
+        """Return where the log ends at this moment."""
+        return self._log.end().position
+
+    def fingerprint(self) -> tuple[object, ...]:
+        """Return something that changes when the log grows or the CSV is edited, at the cost of some system calls."""
+        status = self._storage.stat(self.csv_path)
+        view = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else ()
+        return (self.end(), *view)
+
+    def history(self, key: str) -> Iterator[Event]:
+        """Yield the events of one PO in the order of the log, an event that was appended twice by a retry only once.
+
+        Args:
+            key: The PO.
+
+        Raises:
+            UnsupportedFormat: The log was made by a newer eventcsv.
+        """
+        wanted = check_key(key).strip(BLANKS)
+        needle = orjson.dumps(wanted)[1:-1]
+        seen: set[str] = set()
+        for chunk in self._log.read(self._log.first(), self._log.end().position):
+            if needle not in chunk.lines:
+                continue
+            for event in events(chunk)[0]:
+                if event.key.strip(BLANKS) == wanted and event.id not in seen:
+                    seen.add(event.id)
+                    yield event
+
+    @cached_property
+    def _compactor(self) -> Compactor:
+        from eventcsv.backup import BackupStore  # noqa: PLC0415  # the operator side loads Polars, a worker must not
+        from eventcsv.compactor import Compactor  # noqa: PLC0415  # the same
+
+        return Compactor(
+            self.csv_path,
+            self._log,
+            BackupStore(self.backup_dir, self.csv_path, self._storage),
+            self._storage,
+            delimiter=self._delimiter,
+            encoding=self._encoding,
+            guard_formulas=self._guard_formulas,
+        )
+
+
+def _refuse_repeated(values: Mapping[str, object], columns: Mapping[str, object]) -> None:
+    from eventcsv.errors import InvalidEvent  # noqa: PLC0415
+
+    for name in columns:
+        if name in values:
+            raise InvalidEvent("columns", f"{name} is given twice, as an argument and in columns")
+
+
+_jobs: dict[str, EventCsv] = {}
+
+
+def emit_result(key: str, status: str | Status, *, csv: str | os.PathLike[str] | None = None, **details: Any) -> Event:  # noqa: ANN401
+    """Record the result of one PO, from wherever a worker is: `EventCsv.emit_result` without an EventCsv at hand.
+
+    Args:
+        key: The PO.
+        status: What came of it.
+        csv: The CSV; by default the one that EVENTCSV_CSV names.
+        details: The keyword arguments of `EventCsv.emit_result`.
+
+    Returns:
+        The event as it stands in the log.
+
+    Raises:
+        EventCsvError: Neither `csv` nor EVENTCSV_CSV names a CSV.
+        InvalidEvent: A rule is broken; nothing was written.
+        AppendError: The result could not be made durable.
+    """
+    path = csv or os.environ.get(CSV_VARIABLE)
+    if not path:
+        raise EventCsvError(f"emit_result: which CSV? Give csv=..., or set {CSV_VARIABLE}")
+    job = _jobs.get(os.path.abspath(path))
+    if job is None:
+        job = _jobs.setdefault(os.path.abspath(path), EventCsv(path))
+    return job.emit_result(key, status, **details)

@@ -1,0 +1,401 @@
+"""The file log: a directory of segments that any number of processes append to, one line at a time.
+
+On disk, for data/input/input.csv:
+
+    input.events/
+        events-000001.jsonl     segments; the highest number is the active one, the only one that grows
+        append.lock             held for each append; a sidecar, never renamed, truncated or removed
+        compact.lock            held by whoever writes the view
+        checkpoint.json         how far the view has folded; see `compactor`
+
+A segment starts with a header line and, once finished, ends with a seal line:
+
+    {"v":1,"ts":"...","kind":"header","log":"<uuid>","segment":1,"key_column":"PO_NUMBER","eventcsv":"0.1.0","crc":"..."}
+    {"v":1,"ts":"...","kind":"seal","lines":447,"bytes":160313,"crc32":"<of all bytes before>","crc":"..."}
+
+between them stand the events, see `event`. A new segment appears whole, header synced, by a rename, before the old one
+is sealed; so a missing seal is normal after a crash, and nobody appends behind one.
+
+To append is to hold the lock for one write: prefix a newline when the last byte is none (a line torn by a crash must
+not swallow the next one), write, unlock, and only then sync, since the kernel commits the syncs of several processes
+together. What follows the last newline of the active segment is not there yet.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import threading
+import weakref
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+from zlib import crc32
+
+from eventcsv import masking
+from eventcsv.errors import AppendError, EventCsvError, LockTimeout, UnsupportedFormat
+from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, sealed, unsealed, utc_text
+from eventcsv.scan import Position
+from eventcsv.segments import LogReader
+from eventcsv.storage import Storage
+from eventcsv.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Durability = Literal["disk", "process"]
+
+CHECKPOINT_NAME: Final = "checkpoint.json"
+RETRIES: Final = 3
+FIRST_RETRY_S: Final = 0.05
+LONGEST_RETRY_S: Final = 1.0
+
+_TRANSIENT: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN})
+
+
+class FileLog(LogReader):
+    """The event log in a directory.
+
+    Safe for threads, for forked children and for any number of processes at once. Pickling keeps the settings only.
+
+    Args:
+        directory: Where the segments are; made by the first append.
+        key_column: The column that identifies a row; it is noted in the headers and has to match them.
+        durability: "disk": an appended event survives a power cut. "process": it survives the death of the process, not
+            of the machine, and costs a tenth or less.
+        lock_timeout_s: How long to wait for the lock, in seconds.
+        storage: The seam to the file system.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        key_column: str,
+        durability: Durability = "disk",
+        lock_timeout_s: float = 30.0,
+        storage: Storage | None = None,
+    ) -> None:
+        if durability not in {"disk", "process"}:
+            raise ValueError(f'durability: has to be "disk" or "process", not {durability!r}')
+        super().__init__(directory, storage or Storage())
+        self.key_column = key_column
+        self.durability = durability
+        self.lock_timeout_s = lock_timeout_s
+        self._lock_path = os.path.join(directory, "append.lock")
+        self._begin()
+        _all_logs.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self.directory, self.key_column, self.durability, self.lock_timeout_s, self.storage)
+
+    def _begin(self) -> None:
+        """Start with nothing open, as this process's own writer."""
+        self._pid = os.getpid()
+        self._writer = f"{os.urandom(6).hex()}-00"
+        self._numbers = itertools.count(1)
+        self._mutex = threading.Lock()
+        self._owner = 0
+        self._lock_fd = -1
+        self._holds_lock = False
+        self._segment_fd = -1
+        self._segment = 0
+        self._next_path = ""
+        self._end_bytes = -1
+        self._poisoned = False
+
+    def _begin_again_after_fork(self) -> None:
+        """Close what the parent opened, and never unlock it: the lock belongs to the open file that both share."""
+        for fd in (self._lock_fd, self._segment_fd):
+            if fd >= 0:
+                self.storage.close(fd)
+        self._begin()
+
+    # --- append ---
+
+    def new_event(self, kind: Kind, key: str, cells: dict[str, str], *, now: datetime | None = None) -> Event:
+        """Return an event with an id of this writer's and the present time."""
+        if self._pid != os.getpid():
+            self._begin_again_after_fork()
+        return Event(
+            f"{self._writer}-{next(self._numbers)}", utc_text(now or datetime.now(UTC)), kind.value, key, cells
+        )
+
+    def append(self, event: Event) -> None:
+        """Append one event; once this returns, it is as durable as `durability` says.
+
+        Raises:
+            InvalidEvent: It cannot be a line of the log; nothing was written.
+            AppendError: It could not be made durable, transient faults retried; the error carries the event.
+        """
+        line = encode(event)
+        try:
+            self._append_once(line)
+        except (OSError, EventCsvError) as error:
+            try:
+                self._append_again(line, error)
+            except (OSError, EventCsvError) as last:
+                raise AppendError(_append_failure(self.directory, event, last), event) from last
+
+    def _append_again(self, line: bytes, failure: Exception) -> None:
+        """Retry what failed with `failure`, if that is transient; the same id may then stand in the log twice."""
+        import tenacity  # noqa: PLC0415  # 40 ms that a worker whose appends succeed does not pay
+
+        failures = [failure]
+
+        def attempt() -> None:
+            if failures:  # the first attempt is the one that has failed already
+                raise failures.pop()
+            self._append_once(line)
+
+        def report(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            masking.get_logger().warning(
+                "append.retry", attempt=state.attempt_number, error=str(error), log=self.directory
+            )
+
+        tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(1 + RETRIES),
+            wait=tenacity.wait_exponential_jitter(initial=FIRST_RETRY_S, max=LONGEST_RETRY_S, jitter=FIRST_RETRY_S),
+            retry=tenacity.retry_if_exception(_is_transient),
+            before_sleep=report,
+            reraise=True,
+        )(attempt)
+
+    def _append_once(self, line: bytes) -> None:
+        if self._pid != os.getpid():
+            self._begin_again_after_fork()
+        me = threading.get_ident()
+        if self._owner == me:
+            raise EventCsvError("append was called again from within an append, by a signal handler or a log handler")
+        if not self._mutex.acquire(timeout=self.lock_timeout_s):
+            raise LockTimeout(f"{self._lock_path}: other threads kept it for {self.lock_timeout_s:g} s")
+        try:
+            self._owner = me
+            self._write_locked(line)
+            if self.durability == "disk":
+                self._sync()
+        finally:
+            self._owner = 0
+            self._mutex.release()
+
+    def _write_locked(self, line: bytes) -> None:
+        # Nested, so that a Ctrl-C that strikes the inner unlock does not leave the lock behind. `_holds_lock` is set
+        # first: to unlock what one does not hold is harmless.
+        try:
+            try:
+                self._lock()
+                self._write(line)
+            finally:
+                self._unlock()
+        finally:
+            if self._holds_lock:
+                self._unlock()
+
+    def _lock(self) -> None:
+        while True:
+            if self._lock_fd < 0:
+                self._lock_fd = self._open_lock()
+            self._holds_lock = True
+            self.storage.wait_for_lock(self._lock_fd, self._lock_path, self.lock_timeout_s)
+            if self.storage.is_at(self._lock_fd, self._lock_path):
+                return
+            stale, self._lock_fd = self._lock_fd, -1
+            self.storage.close(stale)
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            self.storage.unlock(self._lock_fd)
+        self._holds_lock = False
+
+    def _open_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT
+        try:
+            return self.storage.open_ours(self._lock_path, flags)
+        except FileNotFoundError:
+            self.storage.make_directory(self.directory)
+            return self.storage.open_ours(self._lock_path, flags)
+
+    def _write(self, line: bytes) -> None:
+        """Write one line at the end of the active segment; the caller holds the lock."""
+        if self._segment_fd < 0 or self._poisoned or self.storage.exists(self._next_path):
+            self._to_active_segment()
+        status = self.storage.fstat(self._segment_fd)
+        if not status.st_nlink or not status.st_size:  # pruned or emptied while this writer slept
+            self._to_active_segment()
+            status = self.storage.fstat(self._segment_fd)
+        size_bytes = status.st_size
+        if size_bytes != self._end_bytes and self.storage.pread(self._segment_fd, 1, size_bytes - 1) != b"\n":
+            line = b"\n" + line
+        self._end_bytes = -1
+        written = self.storage.write(self._segment_fd, line)
+        if written != len(line):
+            raise OSError(errno.EIO, f"only {written} of {len(line)} bytes could be written", self.path(self._segment))
+        self._end_bytes = size_bytes + written
+
+    def _sync(self) -> None:
+        try:
+            self.storage.datasync(self._segment_fd)
+        except OSError:
+            # The kernel reports a lost write once and then forgets it, so this descriptor can prove nothing any more.
+            self._poisoned = True
+            raise
+
+    # --- segments ---
+
+    def _to_active_segment(self) -> None:
+        """Open the segment with the highest number for appending, or begin a new one when none will do."""
+        highest = max(self.segments(), default=0)
+        usable = highest and not (self._poisoned and highest == self._segment) and self._has_header(highest)
+        self._open_segment(highest if usable else self._create_segment(highest + 1))
+
+    def _open_segment(self, number: int) -> None:
+        if self._segment_fd >= 0:
+            stale, self._segment_fd = self._segment_fd, -1
+            self.storage.close(stale)
+        # Its maker may have died between making a name and syncing it, so whoever appends makes sure.
+        if self.durability == "disk":
+            self.storage.sync_directory(os.path.dirname(self.directory))
+            self.storage.sync_directory(self.directory)
+        self._segment_fd = self.storage.open_ours(self.path(number), os.O_RDWR | os.O_APPEND)
+        self._segment = number
+        self._next_path = self.path(number + 1)
+        self._end_bytes = -1
+        self._poisoned = False
+
+    def _create_segment(self, number: int) -> int:
+        header = {
+            "v": FORMAT_VERSION,
+            "ts": utc_text(datetime.now(UTC)),
+            "kind": Kind.HEADER.value,
+            "log": self.identity() or self._identity_in_checkpoint() or _new_uuid(),
+            "segment": number,
+            "key_column": self.key_column,
+            "eventcsv": __version__,
+        }
+        self.storage.write_atomically(self.path(number), sealed(header))
+        return number
+
+    def _has_header(self, number: int) -> bool:
+        """Tell whether a segment has a header; one that was damaged is left alone, and a new segment begun."""
+        header = self.header(number)
+        if header and column_id(header["key_column"]) != column_id(self.key_column):
+            raise UnsupportedFormat(
+                f"{self.path(number)}: is for the key column {header['key_column']!r}, not {self.key_column!r}. "
+                f"Give key={header['key_column']!r} (--key on the command line)"
+            )
+        return header is not None
+
+    def _identity_in_checkpoint(self) -> str | None:
+        """Return the uuid that the checkpoint knows, since a damaged header must not cost the log its backups."""
+        line = self.storage.read(os.path.join(self.directory, CHECKPOINT_NAME))
+        try:
+            return str(unsealed((line or b"").removesuffix(b"\n"))["log"])
+        except (ValueError, KeyError, UnsupportedFormat):
+            return None
+
+    def make(self) -> None:
+        """Make the log with its first segment, unless it is there."""
+        if not self.segments():
+            with self.locked():
+                if not self.segments():
+                    self._create_segment(1)
+
+    def new_segment(self) -> Position:
+        """Begin a new segment and seal the one before; return where the new one starts.
+
+        Raises:
+            LockTimeout: The lock was held by somebody else.
+            OSError: The disk said no.
+        """
+        with self.locked():
+            highest = max(self.segments(), default=0)
+            self._create_segment(highest + 1)
+            if highest:
+                self._seal(highest)
+        return Position(highest + 1, 0)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the append lock, on a descriptor of its own; the directory is made when it is missing.
+
+        Raises:
+            LockTimeout: Somebody else held it for `lock_timeout_s` seconds.
+        """
+        self.storage.make_directory(self.directory)
+        with self.storage.locked(self._lock_path, self.lock_timeout_s):
+            yield
+
+    def _seal(self, number: int) -> None:
+        fd = self.storage.open_ours(self.path(number), os.O_RDWR | os.O_APPEND)
+        try:
+            crc = lines = size_bytes = 0
+            last = b"\n"
+            for piece in self.storage.pieces(fd, 0, self.storage.fstat(fd).st_size):
+                crc, lines, size_bytes, last = (
+                    crc32(piece, crc),
+                    lines + piece.count(b"\n"),
+                    size_bytes + len(piece),
+                    piece[-1:],
+                )
+            heal = b"" if last == b"\n" else b"\n"
+            seal = {
+                "v": FORMAT_VERSION,
+                "ts": utc_text(datetime.now(UTC)),
+                "kind": Kind.SEAL.value,
+                "lines": lines + len(heal),
+                "bytes": size_bytes + len(heal),
+                "crc32": f"{crc32(heal, crc):08x}",
+            }
+            self.storage.write_all(fd, heal + sealed(seal))
+            self.storage.sync(fd)
+        finally:
+            self.storage.close(fd)
+
+    def close(self) -> None:
+        """Close the files; the next append opens them again. Nothing is lost when this is never called."""
+        with self._mutex:
+            for fd in (self._lock_fd, self._segment_fd):
+                if fd >= 0:
+                    self.storage.close(fd)
+            self._lock_fd = self._segment_fd = -1
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, LockTimeout) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
+
+
+def _append_failure(directory: str, event: Event, error: Exception) -> str:
+    tries = f"{1 + RETRIES} tries" if _is_transient(error) else "1 try"
+    return (
+        f"{directory}: the {event.kind} of {event.key} could not be recorded ({tries}): {error}. "
+        "Treat it as not done; once the cause is gone, emit it again"
+    )
+
+
+def _new_uuid() -> str:
+    """Return a random UUID; the module that makes them takes 10 ms to import."""
+    hexes = os.urandom(16).hex()
+    return f"{hexes[:8]}-{hexes[8:12]}-4{hexes[13:16]}-{'89ab'[int(hexes[16], 16) % 4]}{hexes[17:20]}-{hexes[20:]}"
+
+
+def _unpickled(
+    directory: str, key_column: str, durability: Durability, lock_timeout_s: float, storage: Storage
+) -> FileLog:
+    return FileLog(
+        directory, key_column=key_column, durability=durability, lock_timeout_s=lock_timeout_s, storage=storage
+    )
+
+
+_all_logs: weakref.WeakSet[FileLog] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # At once, not at the next append: while a child keeps the inherited lock file open, a parent that is killed in
+    # mid-append leaves the lock held.
+    for log in list(_all_logs):
+        log._begin_again_after_fork()  # noqa: SLF001  # its own module
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

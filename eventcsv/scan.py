@@ -1,0 +1,183 @@
+"""What the bytes of a log say: which lines count, and where the damage is. Pure; `log` reads the bytes.
+
+A line counts when it ends in a newline, carries the checksum of its own bytes and parses. Anything else is damage: it
+is reported with its place and read around, never repaired. Should the newline before a line be lost, the two run
+together; the second one is found again, since `{"v":` with bare quotes can only be the start of a line (inside a JSON
+text every quote is escaped).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from eventcsv.errors import UnsupportedFormat
+from eventcsv.event import CRC_BYTES, FORMAT_VERSION, Event, Kind, decode, is_whole, unsealed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LINE_START: Final = b'{"v":'
+_OUR_VERSION: Final = b'{"v":%d,' % FORMAT_VERSION
+_HEADER: Final = b',"kind":"%b",' % Kind.HEADER.encode()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in the log, always at the start of a line: the segment's number and the byte within it."""
+
+    segment: int
+    offset_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes of the log that are not a line.
+
+    Attributes:
+        segment: The name of the segment's file.
+        offset_bytes: Where they start in it.
+        length_bytes: How many they are, newline included.
+        reason: What is wrong with them.
+    """
+
+    segment: str
+    offset_bytes: int
+    length_bytes: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.segment}, byte {self.offset_bytes:,}, {self.length_bytes:,} bytes: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines of one segment, read at once.
+
+    Attributes:
+        segment: The name of the segment's file.
+        offset_bytes: Where `raw` starts in it.
+        raw: The bytes as they are.
+        lines: The lines among them whose checksum holds, header left out; the same object as `raw` when that is all of
+            them.
+        count: How many those are.
+        damage: What was read around.
+        crc: zlib.crc32 of everything read so far, this chunk included.
+    """
+
+    segment: str
+    offset_bytes: int
+    raw: bytes
+    lines: bytes
+    count: int
+    damage: tuple[Damage, ...]
+    crc: int
+
+
+def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple[Damage, ...]]:
+    """Return the lines in `raw` whose checksum holds, how many they are, and the damage between them.
+
+    Args:
+        segment: The name of the segment's file, for reports.
+        offset_bytes: Where `raw` starts in it. A header is only looked for at 0, where it is left out.
+        raw: Whole lines: empty, or ending in a newline.
+
+    Raises:
+        UnsupportedFormat: A line is whole and was made by a newer eventcsv.
+    """
+    if offset_bytes == 0 and _HEADER in (first := raw[: raw.find(b"\n") + 1]) and is_whole(first[:-1]):
+        unsealed(first[:-1])
+        offset_bytes, raw = len(first), raw[len(first) :]
+    if not raw:
+        return b"", 0, ()
+    lines = raw.split(b"\n")
+    lines.pop()
+    all_whole = all([line[-CRC_BYTES:] == b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES]) for line in lines])
+    if all_whole and raw.count(_OUR_VERSION) == len(lines):
+        return raw, len(lines), ()
+    good: list[bytes] = []
+    damage: list[Damage] = []
+    for start, line in _judged(offset_bytes, lines):
+        if isinstance(line, bytes):
+            good.append(line + b"\n")
+        else:
+            damage.append(Damage(segment, start, *line))
+    return b"".join(good), len(good), tuple(damage)
+
+
+def _judged(offset_bytes: int, lines: list[bytes]) -> Iterator[tuple[int, bytes | tuple[int, str]]]:
+    """Yield, with its offset, each whole event line, or the length and reason of each damaged stretch."""
+    for line in lines:
+        start = 0 if is_whole(line) else _next_start(line)
+        if start:
+            yield offset_bytes, (start + (start == len(line)), _reason(line[:start]))
+        if start < len(line) or not line:
+            whole = line[start:]
+            if not whole:
+                yield offset_bytes, (1, "an empty line")
+            elif not whole.startswith(_OUR_VERSION) and (reason := _foreign(whole)):
+                yield offset_bytes + start, (len(whole) + 1, reason)
+            else:
+                yield offset_bytes + start, whole
+        offset_bytes += len(line) + 1
+
+
+def _next_start(line: bytes) -> int:
+    """Return where in a damaged line a whole one starts, or its length when none does."""
+    start = line.find(_LINE_START, 1)
+    while start > 0 and not is_whole(line[start:]):
+        start = line.find(_LINE_START, start + 1)
+    return start if start > 0 else len(line)
+
+
+def _foreign(whole: bytes) -> str:
+    """Return why a line whose checksum holds is none of ours, or "" when it is."""
+    try:
+        unsealed(whole)
+    except UnsupportedFormat:
+        raise
+    except ValueError:
+        return "the checksum holds, but it is not a line of eventcsv"
+    return ""
+
+
+def _reason(damaged: bytes) -> str:
+    if not damaged.strip(b"\0"):
+        return "NUL bytes" if damaged else "an empty line"
+    if b"\0" in damaged:
+        return "NUL bytes within the line"
+    if damaged.startswith(_LINE_START) and b',"crc":"' not in damaged[-CRC_BYTES - 1 :]:
+        return "torn: the line was cut off, most likely by a crash"
+    return "the checksum does not match"
+
+
+def torn_tail(segment: str, offset_bytes: int, tail: bytes, length_bytes: int) -> Damage | None:
+    """Return the report of what follows the last newline of the log, or None when nothing does."""
+    if not length_bytes:
+        return None
+    what = "NUL bytes" if not tail.strip(b"\0") else "half a line"
+    reason = f"{what}; its writer was stopped in mid-write, or is writing right now"
+    return Damage(segment, offset_bytes, length_bytes, reason)
+
+
+def events(chunk: Chunk) -> tuple[list[Event], tuple[Damage, ...]]:
+    """Return the events of a chunk, each one parsed, and its damage, lines that do not parse included.
+
+    This is the careful way, at some microseconds a line; `fold` takes it when a chunk does not add up.
+    """
+    found: list[Event] = []
+    damage = list(chunk.damage)
+    lines = chunk.raw.split(b"\n")
+    lines.pop()
+    for start, line in _judged(chunk.offset_bytes, lines):
+        if not isinstance(line, bytes) or (start == 0 and _HEADER in line):
+            continue
+        try:
+            found.append(decode(line))
+        except UnsupportedFormat:
+            raise
+        except ValueError:
+            reason = "the checksum holds, but it is not an event"
+            damage.append(Damage(chunk.segment, start, len(line) + 1, reason))
+    return found, tuple(sorted(damage, key=lambda item: item.offset_bytes))

@@ -1,0 +1,260 @@
+"""The read side of the file log: segments, headers, and the lines between two positions. It never writes.
+
+What follows the last newline of the active segment is not there yet. A finished segment is read whole; its seal, which
+is no content, is checked and left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+from eventcsv.errors import UnsupportedFormat
+from eventcsv.event import MAX_LINE_BYTES, Kind, unsealed
+from eventcsv.scan import Chunk, Damage, Position, scan, torn_tail
+from eventcsv.storage import READ_BYTES, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SEGMENT = re.compile(r"events-(\d{6,})\.jsonl")
+_TAIL_BYTES: Final = 64 << 10
+
+
+def segment_name(number: int) -> str:
+    """Return the file name of a segment."""
+    return f"events-{number:06d}.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """Where the log ends: after its last newline.
+
+    Attributes:
+        position: The end.
+        torn: What lies behind it: a line that was being written when its writer was stopped, or None.
+    """
+
+    position: Position
+    torn: Damage | None
+
+
+class LogReader:
+    """Reads the log in a directory.
+
+    Args:
+        directory: Where the segments are; it may not be there yet.
+        storage: The seam to the file system.
+    """
+
+    def __init__(self, directory: str, storage: Storage) -> None:
+        self.directory = directory
+        self.storage = storage
+
+    def path(self, segment: int) -> str:
+        return os.path.join(self.directory, segment_name(segment))
+
+    def segments(self) -> list[int]:
+        """Return the numbers of the segments, in order; empty when there is no log yet."""
+        try:
+            names = self.storage.names(self.directory)
+        except FileNotFoundError:
+            return []
+        return sorted(int(found[1]) for name in names if (found := _SEGMENT.fullmatch(name)))
+
+    def header(self, number: int) -> dict[str, Any] | None:
+        """Return the record of a segment's header line, or None when there is no whole one.
+
+        Raises:
+            UnsupportedFormat: The segment was made by a newer eventcsv.
+        """
+        path = self.path(number)
+        try:
+            fd = self.storage.open_ours(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            line, newline, _ = self.storage.pread(fd, _TAIL_BYTES, 0).partition(b"\n")
+            record = unsealed(line)
+        except UnsupportedFormat as error:
+            raise UnsupportedFormat(f"{path}: {error}") from None
+        except ValueError:
+            return None
+        finally:
+            self.storage.close(fd)
+        return record if newline and record.get("kind") == Kind.HEADER else None
+
+    def identity(self) -> str | None:
+        """Return the uuid of this log, or None when no header tells."""
+        for number in self.segments():
+            if header := self.header(number):
+                return str(header["log"])
+        return None
+
+    def end(self) -> LogEnd:
+        """Return where the log ends at this moment. An empty log ends at the start of segment 1."""
+        number = max(self.segments(), default=0)
+        if not number:
+            return LogEnd(Position(1, 0), None)
+        fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+        try:
+            size_bytes = at = self.storage.fstat(fd).st_size
+            cut = -1
+            block = b""
+            while at > 0 and cut < 0:
+                start = max(0, at - _TAIL_BYTES)
+                block = self.storage.pread(fd, at - start, start)
+                cut = block.rfind(b"\n")
+                at = start
+            end_bytes = at + cut + 1
+        finally:
+            self.storage.close(fd)
+        return LogEnd(
+            Position(number, end_bytes),
+            torn_tail(segment_name(number), end_bytes, block[cut + 1 :], size_bytes - end_bytes),
+        )
+
+    def sync(self, start: Position, end: Position) -> None:
+        """Make durable what stands between two positions: nobody may rely on what a power cut could still take back."""
+        for number in range(start.segment, end.segment + 1):
+            try:
+                fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            try:
+                self.storage.datasync(fd)
+            finally:
+                self.storage.close(fd)
+
+    def first(self) -> Position:
+        """Return where the log starts; later than segment 1 once old segments were pruned."""
+        return Position(min(self.segments(), default=1), 0)
+
+    def read(self, start: Position, end: Position, *, crc: int = 0) -> Iterator[Chunk]:
+        """Yield the lines between two positions, each checked, in pieces of bounded size.
+
+        Args:
+            start: Where to begin, at the start of a line.
+            end: Where to stop, after a newline.
+            crc: zlib.crc32 of what came before, to be continued over the bytes read.
+
+        Raises:
+            UnsupportedFormat: A line was made by a newer eventcsv.
+        """
+        for number in range(start.segment, end.segment + bool(end.offset_bytes)):
+            with self._open_content(number, end) as content:
+                offset_bytes = start.offset_bytes if number == start.segment else 0
+                if content is None:
+                    missing = Damage(segment_name(number), 0, 0, "the segment is missing")
+                    yield Chunk(missing.segment, 0, b"", b"", 0, (missing,), crc)
+                    continue
+                for chunk in self._chunks(content, offset_bytes, crc):
+                    crc = chunk.crc
+                    yield chunk
+                if not offset_bytes and (broken := self._broken_seal(content)):
+                    yield Chunk(content.name, content.size_bytes, b"", b"", 0, (broken,), crc)
+
+    def crc(self, start: Position, end: Position) -> int | None:
+        """Return zlib.crc32 of the bytes between two positions, seals left out, or None when some of them are gone."""
+        crc = 0
+        for number in range(start.segment, end.segment + bool(end.offset_bytes)):
+            with self._open_content(number, end) as content:
+                if content is None:
+                    return None
+                offset_bytes = start.offset_bytes if number == start.segment else 0
+                if number == end.segment and self.storage.fstat(content.fd).st_size < end.offset_bytes:
+                    return None
+                for piece in self.storage.pieces(content.fd, offset_bytes, content.size_bytes):
+                    crc = crc32(piece, crc)
+        return crc
+
+    def size_bytes(self, start: Position, end: Position) -> int:
+        """Return how many bytes stand between two positions, about; for a progress bar."""
+        total = end.offset_bytes - start.offset_bytes
+        for number in range(start.segment, end.segment):
+            status = self.storage.stat(self.path(number))
+            total += status.st_size if status else 0
+        return total
+
+    @contextmanager
+    def _open_content(self, number: int, end: Position) -> Iterator[_Content | None]:
+        """Open what is to be read of a segment, or give None when it is gone."""
+        try:
+            fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            if number == end.segment:
+                yield _Content(segment_name(number), fd, end.offset_bytes, b"")
+            else:
+                size_bytes = self.storage.fstat(fd).st_size
+                tail_bytes = min(size_bytes, _TAIL_BYTES)
+                seal = _seal_at_end(self.storage.pread(fd, tail_bytes, size_bytes - tail_bytes))
+                yield _Content(segment_name(number), fd, size_bytes - len(seal), seal)
+        finally:
+            self.storage.close(fd)
+
+    def _chunks(self, content: _Content, offset_bytes: int, crc: int) -> Iterator[Chunk]:
+        for raw, lost in _whole_lines(self.storage.pieces(content.fd, offset_bytes, content.size_bytes)):
+            crc = crc32(raw, crc)
+            if lost:
+                damage: tuple[Damage, ...] = (Damage(content.name, offset_bytes, len(raw), lost),)
+                yield Chunk(content.name, offset_bytes, b"", b"", 0, damage, crc)
+            else:
+                lines, count, damage = scan(content.name, offset_bytes, raw)
+                yield Chunk(content.name, offset_bytes, raw, lines, count, damage, crc)
+            offset_bytes += len(raw)
+
+    def _broken_seal(self, content: _Content) -> Damage | None:
+        """Check a finished segment against its seal, which alone shows that whole lines are gone."""
+        if not content.seal:
+            return None
+        crc = lines = 0
+        for piece in self.storage.pieces(content.fd, 0, content.size_bytes):
+            crc, lines = crc32(piece, crc), lines + piece.count(b"\n")
+        seal = unsealed(content.seal[:-1])
+        if (seal.get("lines"), seal.get("bytes"), seal.get("crc32")) == (lines, content.size_bytes, f"{crc:08x}"):
+            return None
+        reason = f"the segment does not match its seal: {lines} lines, {content.size_bytes} bytes, crc32 {crc:08x}"
+        return Damage(content.name, content.size_bytes, len(content.seal), f"{reason} against {seal}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """An open segment, up to where it is to be read: without its seal, and not beyond the end that was asked for."""
+
+    name: str
+    fd: int
+    size_bytes: int
+    seal: bytes
+
+
+def _seal_at_end(tail: bytes) -> bytes:
+    """Return the seal line that ends a segment, newline included, or b"" when there is none."""
+    line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
+    try:
+        is_seal = line.endswith(b"\n") and unsealed(line[:-1]).get("kind") == Kind.SEAL
+    except ValueError:
+        return b""
+    return line if is_seal else b""
+
+
+def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, str]]:
+    """Cut pieces of a file at newlines: yield whole lines and "", or bytes that are lost and why."""
+    rest = b""
+    for piece in pieces:
+        block = rest + piece
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            yield block[:cut], ""
+        rest = block[cut:]
+        if len(rest) > READ_BYTES:  # no line is that long; keep only what may be the start of the next one
+            yield rest[:-MAX_LINE_BYTES], "no newline for longer than any line can be"
+            rest = rest[-MAX_LINE_BYTES:]
+    if rest:
+        yield rest, "torn: the segment ends in mid-line, most likely after a crash or a failing disk"

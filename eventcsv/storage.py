@@ -1,0 +1,328 @@
+"""Every call that touches a file goes through a `Storage`: one seam, so that a test can fail any step of it.
+
+The short methods are one system call each; the long ones (`read`, `write_atomically`, ...) are made of the short ones,
+so a subclass that fails, counts or reorders the short ones governs everything.
+
+Assumptions about the medium: a rename within a directory is atomic; data is on disk once fdatasync of its file has
+returned 0, and a name once fsync of its directory has; a failed sync leaves the outcome unknown, and a second one on
+the same descriptor proves nothing ("Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import stat
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from portalocker.portalocker import FlockLocker, LockFlags
+
+from eventcsv.errors import LockTimeout, UnsafePath
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NEW_FILE_MODE: Final = 0o600
+NEW_DIRECTORY_MODE: Final = 0o700
+READ_BYTES: Final = 32 << 20
+
+# Resolved once: portalocker.lock() looks its locker up on every call, which costs 8 us of the 10 that an append takes.
+_flock = FlockLocker().locker
+_TRY_EXCLUSIVE: Final = int(LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+_UNLOCK: Final = int(LockFlags.UNBLOCK)
+
+# A contender polls: at once, then after 50 us, doubling up to 2 ms, jittered so that no two stay in step.
+_FIRST_WAIT_S: Final = 50e-6
+_LONGEST_WAIT_S: Final = 2e-3
+
+# O_NONBLOCK: a FIFO planted at one of our paths must be refused, not waited for. Regular files ignore it.
+_SAFE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Storage:
+    """The file system as it is."""
+
+    # --- one system call each ---
+
+    def open(self, path: str, flags: int, mode: int = NEW_FILE_MODE) -> int:
+        """Open `path` without following a symbolic link and return the descriptor."""
+        return os.open(path, flags | _SAFE, mode)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def write(self, fd: int, data: bytes) -> int:
+        """Write once and return how many bytes were taken, which may be fewer than given."""
+        return os.write(fd, data)
+
+    def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
+        return os.pread(fd, size_bytes, offset_bytes)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """Return the status of `path` itself, not of what a link points to, or None when nothing is there."""
+        try:
+            return os.lstat(path)
+        except FileNotFoundError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        return os.access(path, os.F_OK)
+
+    def sync(self, fd: int) -> None:
+        """Make the file's data and status, or a directory's names, durable."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(fd)
+
+    def datasync(self, fd: int) -> None:
+        """Make the file's data durable, and of its status only what reading the data needs."""
+        if sys.platform == "darwin":  # fsync there leaves the data in the drive's cache
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(fd)
+
+    def try_lock(self, fd: int) -> bool:
+        """Take the exclusive advisory lock of an open file, or return False when somebody else holds it."""
+        try:
+            _flock(fd, _TRY_EXCLUSIVE)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(self, fd: int) -> None:
+        _flock(fd, _UNLOCK)
+
+    def replace(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path, NEW_DIRECTORY_MODE)
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory."""
+        return os.listdir(path)
+
+    def set_owner(self, fd: int, like: os.stat_result) -> None:
+        """Give an open file the mode of another and, where we may, its owner."""
+        os.fchmod(fd, stat.S_IMODE(like.st_mode))
+        if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+            try:
+                os.fchown(fd, like.st_uid, like.st_gid)
+            except PermissionError:
+                return
+
+    # --- made of those ---
+
+    def open_regular(self, path: str, flags: int) -> int:
+        """Open a regular file, whoever made it.
+
+        Raises:
+            UnsafePath: A symbolic link, a directory, a FIFO or a device stands there.
+        """
+        try:
+            fd = self.open(path, flags)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+                raise UnsafePath(_unsafe(path, self.stat(path), wanted="a regular file")) from None
+            raise
+        status = self.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            self.close(fd)
+            raise UnsafePath(_unsafe(path, status, wanted="a regular file"))
+        return fd
+
+    def open_ours(self, path: str, flags: int) -> int:
+        """Open a file that only eventcsv makes.
+
+        Raises:
+            UnsafePath: Something else stands there: what `open_regular` refuses, a hard link to another name, or
+                somebody else's file.
+        """
+        fd = self.open_regular(path, flags)
+        status = self.fstat(fd)
+        if status.st_nlink > 1 or status.st_uid != os.geteuid():
+            self.close(fd)
+            raise UnsafePath(_unsafe(path, status))
+        return fd
+
+    def read(self, path: str) -> bytes | None:
+        """Return the whole of a file of ours, or None when there is none."""
+        try:
+            fd = self.open_ours(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        return self.read_and_close(fd)
+
+    def read_and_close(self, fd: int) -> bytes:
+        try:
+            return b"".join(self.pieces(fd, 0, self.fstat(fd).st_size))
+        finally:
+            self.close(fd)
+
+    def pieces(self, fd: int, start_bytes: int, end_bytes: int) -> Iterator[bytes]:
+        """Yield the bytes from `start_bytes` to `end_bytes`, or to the end of the file when that comes first."""
+        while start_bytes < end_bytes:
+            piece = self.pread(fd, min(READ_BYTES, end_bytes - start_bytes), start_bytes)
+            if not piece:
+                return
+            yield piece
+            start_bytes += len(piece)
+
+    def write_all(self, fd: int, data: bytes) -> None:
+        """Write all of `data`, in as many writes as it takes."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.write(fd, rest) :]  # type: ignore[arg-type]  # any buffer will do for os.write
+
+    def write_new(self, path: str, data: bytes, *, like: os.stat_result | None = None) -> None:
+        """Create a file of ours, synced; one that is left over there from a crash is replaced.
+
+        Args:
+            path: Where; the caller holds the lock under which this name is used.
+            data: The whole content.
+            like: The file whose mode and owner it gets; by default it is ours alone.
+        """
+        self.remove_ours(path)
+        fd = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            if like is not None:
+                self.set_owner(fd, like)
+            self.write_all(fd, data)
+            self.sync(fd)
+        finally:
+            self.close(fd)
+
+    def write_atomically(self, path: str, data: bytes) -> None:
+        """Put `data` at `path`, durably: whoever looks sees the old content or the new one, whole."""
+        temporary = f"{path}.tmp"
+        try:
+            self.write_new(temporary, data)
+            self.replace(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                self.remove_ours(temporary)
+            raise
+        self.sync_directory(os.path.dirname(path))
+
+    def remove_ours(self, path: str) -> None:
+        """Remove a file that eventcsv made, if it is there.
+
+        Raises:
+            UnsafePath: What is there is not a regular file of ours.
+        """
+        status = self.stat(path)
+        if status is None:
+            return
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise UnsafePath(_unsafe(path, status))
+        self.unlink(path)
+
+    def sync_directory(self, path: str) -> None:
+        fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.sync(fd)
+        finally:
+            self.close(fd)
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory for its owner only, unless it is there; either way its name is durable afterwards."""
+        try:
+            self.mkdir(path)
+        except FileExistsError:
+            status = self.stat(path)
+            if status is None or not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                raise UnsafePath(_unsafe(path, status, wanted="a directory")) from None
+        self.sync_directory(os.path.dirname(path))
+
+    def wait_for_lock(self, fd: int, path: str, timeout_s: float) -> None:
+        """Take the exclusive lock of an open file.
+
+        Args:
+            fd: The open file.
+            path: Its path, for the error and to see that nobody replaced the file.
+            timeout_s: How long to wait, in seconds.
+
+        Raises:
+            LockTimeout: Somebody else held it until the deadline; the error names the holder where the system tells.
+        """
+        if self.try_lock(fd):
+            return
+        deadline = time.monotonic() + timeout_s
+        wait_s = _FIRST_WAIT_S
+        while time.monotonic() < deadline:
+            time.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+            if self.try_lock(fd):
+                return
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        raise LockTimeout(
+            f"{path}: still held after {timeout_s:g} s by {lock_holder(self.fstat(fd))}. Wait for it to end, or stop it"
+        )
+
+    def is_at(self, fd: int, path: str) -> bool:
+        """Tell whether `path` still names the open file `fd`: a lock file that was replaced excludes nobody."""
+        there, ours = self.stat(path), self.fstat(fd)
+        return there is not None and (there.st_ino, there.st_dev) == (ours.st_ino, ours.st_dev)
+
+    @contextmanager
+    def locked(self, path: str, timeout_s: float) -> Iterator[None]:
+        """Hold the exclusive lock of a sidecar file, which is created when missing and never removed.
+
+        Raises:
+            LockTimeout: Somebody else held it for `timeout_s` seconds.
+        """
+        while True:
+            fd = self.open_ours(path, os.O_RDWR | os.O_CREAT)
+            try:
+                self.wait_for_lock(fd, path, timeout_s)
+                if self.is_at(fd, path):
+                    yield
+                    return
+            finally:
+                self.close(fd)  # which unlocks
+
+
+def _unsafe(path: str, status: os.stat_result | None, *, wanted: str = "a regular file of yours") -> str:
+    what = "something else" if status is None else _description(status)
+    return f"{path}: is {what}, not {wanted}. It was left untouched; move it away and try again"
+
+
+def _description(status: os.stat_result) -> str:
+    tests: tuple[tuple[Callable[[int], bool], str], ...] = (
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    for test, name in tests:
+        if test(status.st_mode):
+            return name
+    if status.st_uid != os.geteuid():
+        return f"a file of user {status.st_uid}"
+    return f"a file with {status.st_nlink} names (hard links)" if status.st_nlink > 1 else "a file"
+
+
+def lock_holder(status: os.stat_result) -> str:
+    """Return who holds the flock of a file, in words; Linux tells, in /proc/locks."""
+    ident = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        pid = next(row[4] for row in rows if row[1] == "FLOCK" and row[5] == ident)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (OSError, StopIteration, IndexError):
+        return "another process"
+    return f"process {pid} ({command[:80] or 'unknown command'})"

@@ -1,0 +1,361 @@
+"""The CSV: what dialect it has, a strict read and a faithful write.
+
+Cells are kept raw, as they stand in the file, quotes included, so that a cell that no event touches is written back to
+the byte. Two readers lead there. The fast one lets Polars parse the file and is believed only when writing its result
+gives the same bytes again. Whatever is not so regular (cells quoted without need, a bare quote as in `5" pipe`, blank
+lines) goes to the careful one, which reads what Python's csv module reads without doubt and refuses the rest with line
+and reason.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from eventcsv.errors import InvalidCsv
+from eventcsv.event import BLANKS, column_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DEFAULT_DELIMITER: Final = ";"
+_DELIMITERS: Final = (";", ",", "\t", "|")
+_BOM: Final = b"\xef\xbb\xbf"
+_UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
+_SHOWN: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a CSV is written.
+
+    Attributes:
+        delimiter: Between cells, one character.
+        newline: Between rows.
+        ends_in_newline: Whether the last row has one too.
+        has_bom: Whether the file starts with the UTF-8 byte order mark, by which Excel knows UTF-8.
+        quotes_all: Whether cells are quoted, needed or not, as all of the header's are.
+    """
+
+    delimiter: str = DEFAULT_DELIMITER
+    newline: str = "\n"
+    ends_in_newline: bool = True
+    has_bom: bool = False
+    quotes_all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A CSV in memory.
+
+    Attributes:
+        dialect: How it is written.
+        header: The raw cells of the first line.
+        names: Their text.
+        key: The index of the key column.
+        rows: The raw cells of the other lines, in columns "0", "1", ...
+    """
+
+    dialect: Dialect
+    header: tuple[str, ...]
+    names: tuple[str, ...]
+    key: int
+    rows: pl.DataFrame
+
+    def keys(self) -> pl.Series:
+        """Return each row's key without surrounding blanks."""
+        return self.texts(self.key).str.strip_chars(BLANKS)
+
+    def texts(self, column: int) -> pl.Series:
+        """Return the text of a column's cells."""
+        return self.rows.select(text_of(pl.col(str(column)))).to_series()
+
+    def index_of(self, name: str) -> int | None:
+        """Return the index of a column, case and surrounding blanks aside, or None."""
+        wanted = column_id(name)
+        return next((index for index, own in enumerate(self.names) if column_id(own) == wanted), None)
+
+    def rows_as_text(self) -> pl.DataFrame:
+        """Return the text of all cells, in columns "0", "1", ..."""
+        return self.rows.select(text_of(pl.all()))
+
+
+# --- a cell ------------------------------------------------------------------------------------------------------
+
+
+def text_of(raw: pl.Expr) -> pl.Expr:
+    """Return the text of raw cells."""
+    inner = raw.str.slice(1, raw.str.len_chars() - 2).str.replace_all('""', '"', literal=True)
+    return pl.when(raw.str.starts_with('"')).then(inner).otherwise(raw)
+
+
+def raw_of(text: pl.Expr, dialect: Dialect) -> pl.Expr:
+    """Return the raw cells of texts, quoted where the dialect needs it; null stays null."""
+    quoted = pl.format('"{}"', text.str.replace_all('"', '""', literal=True))
+    if dialect.quotes_all:
+        return pl.when(text.is_not_null()).then(quoted)
+    return pl.when(text.str.contains(f'[{re.escape(dialect.delimiter)}"\r\n]')).then(quoted).otherwise(text)
+
+
+def _cell_text(raw: str) -> str:
+    return raw[1:-1].replace('""', '"') if raw.startswith('"') else raw
+
+
+def _cell_raw(text: str, dialect: Dialect) -> str:
+    if dialect.quotes_all or re.search(f'[{re.escape(dialect.delimiter)}"\r\n]', text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+# --- write -------------------------------------------------------------------------------------------------------
+
+
+def render(table: Table) -> bytes:
+    """Return the bytes of the CSV file."""
+    dialect = table.dialect
+    head = dialect.delimiter.join(table.header) + dialect.newline
+    data = (_BOM if dialect.has_bom else b"") + head.encode() + _body(table.rows, dialect)
+    return data if dialect.ends_in_newline else data.removesuffix(dialect.newline.encode())
+
+
+def _body(rows: pl.DataFrame, dialect: Dialect) -> bytes:
+    buffer = io.BytesIO()
+    rows.write_csv(
+        buffer, include_header=False, separator=dialect.delimiter, line_terminator=dialect.newline, quote_style="never"
+    )
+    return buffer.getvalue()
+
+
+def with_columns_added(table: Table, names: Sequence[str]) -> Table:
+    """Return the table with empty columns at its right end."""
+    start = len(table.names)
+    empty = '""' if table.dialect.quotes_all else ""
+    added = [pl.lit(empty, pl.String).alias(str(start + index)) for index in range(len(names))]
+    return replace(
+        table,
+        header=(*table.header, *(_cell_raw(name, table.dialect) for name in names)),
+        names=(*table.names, *names),
+        rows=table.rows.with_columns(added),
+    )
+
+
+# --- read --------------------------------------------------------------------------------------------------------
+
+
+def parse(data: bytes, *, source: str, key: str, delimiter: str | None = None, encoding: str | None = None) -> Table:
+    """Read a CSV strictly.
+
+    Args:
+        data: The bytes of the file.
+        source: Its path, for errors.
+        key: The name of the column that identifies a row, case and surrounding blanks aside.
+        delimiter: Between cells, one ASCII character; by default the one of ; , TAB | that shows the key column.
+        encoding: What the file is encoded in, as Python names it; by default UTF-8, with or without a byte order mark.
+            A file in another encoding becomes a table whose dialect is UTF-8 with a byte order mark, which spreadsheets
+            recognize.
+
+    Raises:
+        InvalidCsv: It cannot be read without guessing; the error names the line and the reason.
+    """
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
+        raise InvalidCsv(f"{source}: a delimiter is one ASCII character, no quote and no line end; not {delimiter!r}")
+    text, has_bom = _decoded(data, source, encoding)
+    if not text.strip():
+        raise InvalidCsv(f"{source}: is empty. The first line has to name the columns, {key} among them")
+    header, names, start, head = _header(text, source, key, delimiter)
+    dialect = replace(head, has_bom=has_bom, ends_in_newline=not text or text[-1] in "\r\n")
+    key_index = [column_id(name) for name in names].index(column_id(key))
+    body = text[start:]
+    rows = _fast(body, dialect, len(header))
+    if rows is None:
+        rows = _careful(text, start, dialect, len(header), source)
+        if len(header) == 1 and delimiter is None:
+            _check_lone_column(rows, source)
+    return Table(dialect, header, names, key_index, rows)
+
+
+def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, bool]:
+    """Return the text of the file and whether it is to be written with a byte order mark."""
+    if encoding is not None and not data.startswith(_BOM):
+        return _decoded_as(data, source, encoding)
+    if data.startswith(_UTF16_BOMS):
+        raise InvalidCsv(
+            f"{source}: is UTF-16, not UTF-8. Save it as 'CSV UTF-8', or name the encoding: --encoding utf-16"
+        )
+    try:
+        text = data.removeprefix(_BOM).decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start + len(data) - len(data.removeprefix(_BOM))) + 1
+        raise InvalidCsv(
+            f"{source}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save it as 'CSV UTF-8', "
+            "or name its encoding, for instance --encoding cp1252 for a file of Western European Excel"
+        ) from None
+    if "\0" in text.partition("\n")[0]:
+        raise InvalidCsv(
+            f"{source}, line 1: holds NUL characters, as UTF-16 does. Name the encoding: --encoding utf-16-le"
+        )
+    return text, data.startswith(_BOM)
+
+
+def _decoded_as(data: bytes, source: str, encoding: str) -> tuple[str, bool]:
+    try:
+        text = data.decode(encoding)
+        text.encode()
+    except LookupError:
+        raise InvalidCsv(f"{source}: there is no encoding {encoding!r}; try utf-8, cp1252, utf-16 or latin-1") from None
+    except UnicodeError as error:
+        raise InvalidCsv(f"{source}: is not {encoding}: {error}. Name the encoding it was saved in") from None
+    was_utf8 = encoding.lower().replace("-", "").replace("_", "") in {"utf8", "utf8sig"}
+    return text.removeprefix("\ufeff"), data.startswith(_BOM) if was_utf8 else True
+
+
+def _header(
+    text: str, source: str, key: str, delimiter: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...], int, Dialect]:
+    """Return the raw header, its text, where the rows start, and the dialect so far."""
+    seen: tuple[str, ...] = ()
+    for candidate in _DELIMITERS if delimiter is None else (delimiter,):
+        try:
+            raw, start, newline = _first_record(text, candidate, source)
+        except InvalidCsv:
+            if delimiter is not None:
+                raise
+            continue
+        names = tuple(_cell_text(cell) for cell in raw)
+        if any(column_id(name) == column_id(key) for name in names):
+            _check_header(names, source)
+            quotes_all = all(cell.startswith('"') for cell in raw)
+            return raw, names, start, Dialect(delimiter=candidate, newline=newline, quotes_all=quotes_all)
+        seen = max(seen, names, key=len)
+    columns = ", ".join(repr(name[:_SHOWN]) for name in seen[:20]) or "nothing readable"
+    raise InvalidCsv(
+        f"{source}, line 1: has no column {key!r}; it has {columns}. "
+        "Name the key column with --key, or the delimiter with --delimiter"
+    )
+
+
+def _check_header(names: Sequence[str], source: str) -> None:
+    taken: dict[str, str] = {}
+    for name in names:
+        ident = column_id(name)
+        if ident in taken:
+            raise InvalidCsv(
+                f"{source}, line 1: the columns {taken[ident]!r} and {name!r} have the same name, so nobody can tell "
+                "which one a result belongs to. Rename one of them"
+            )
+        if ident:  # columns without a name are left in peace: no event can mean them
+            taken[ident] = name
+
+
+def _first_record(text: str, delimiter: str, source: str) -> tuple[tuple[str, ...], int, str]:
+    cells: list[str] = []
+    for cell, separator, end in _cells(text, delimiter, source, 0):
+        cells.append(cell)
+        if separator != delimiter:
+            return tuple(cells), end, separator or "\n"
+    return tuple(cells), len(text), "\n"
+
+
+def _fast(body: str, dialect: Dialect, width: int) -> pl.DataFrame | None:
+    """Read a regular file, or return None when it is not regular: when writing its cells does not give `body` again."""
+    if not body:
+        return pl.DataFrame(schema=dict.fromkeys(map(str, range(width)), pl.String))
+    # A lone column hides blank lines and foreign delimiters; a lone carriage return is a line end to some and text to
+    # others.
+    if width == 1 or body.count("\r") != body.count("\r\n"):
+        return None
+    data = body.encode()
+    try:
+        texts = pl.read_csv(
+            data,
+            has_header=False,
+            separator=dialect.delimiter,
+            schema=dict.fromkeys(map(str, range(width)), pl.String),
+            empty_string_is_null=False,
+            missing_columns="raise",
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    if '"' not in body:
+        return texts if _gives_again(texts, dialect, data) else None
+    for quotes_all in (False, True):
+        rows = texts.select(raw_of(pl.all(), replace(dialect, quotes_all=quotes_all)))
+        if _gives_again(rows, dialect, data):
+            return rows
+    return None
+
+
+def _gives_again(rows: pl.DataFrame, dialect: Dialect, data: bytes) -> bool:
+    written = _body(rows, dialect)
+    return (written if dialect.ends_in_newline else written.removesuffix(dialect.newline.encode())) == data
+
+
+def _careful(text: str, start: int, dialect: Dialect, width: int, source: str) -> pl.DataFrame:
+    """Read the rows, which begin at `start`, one by one."""
+    flat: list[str] = []
+    row: list[str] = []
+    for cell, separator, end in _cells(text, dialect.delimiter, source, start):
+        row.append(cell)
+        if separator == dialect.delimiter:
+            continue
+        if (separator == "\r") != (dialect.newline == "\r") and separator:
+            raise InvalidCsv(
+                f"{source}, line {_line(text, end - 1)}: ends in {separator!r}, the first line in {dialect.newline!r}. "
+                "Is a lone carriage return a line end here, or part of a cell? Save the file again, or quote the cell"
+            )
+        if row != [""]:  # a blank line says nothing
+            if len(row) != width:
+                raise _ragged(source, _line(text, start), row, width)
+            flat += row
+        row = []
+        start = end
+    columns = {str(index): flat[index::width] for index in range(width)}
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+
+
+def _check_lone_column(rows: pl.DataFrame, source: str) -> None:
+    for cell in rows.to_series():
+        if not cell.startswith('"') and (found := [mark for mark in _DELIMITERS[1:] if mark in cell]):
+            raise InvalidCsv(
+                f"{source}: {cell[:_SHOWN]!r} could be one cell or several, as the header has one column only. "
+                f"Say which: --delimiter ';' or --delimiter {found[0]!r}"
+            )
+
+
+def _line(text: str, at: int) -> int:
+    """Return the number, from 1, of the line in which a character stands."""
+    return text.count("\n", 0, at) + text.count("\r", 0, at) - text.count("\r\n", 0, at) + 1
+
+
+def _ragged(source: str, line: int, row: Sequence[str], width: int) -> InvalidCsv:
+    return InvalidCsv(
+        f"{source}, line {line}: {len(row)} instead of {width} cells: {' | '.join(row)[:_SHOWN]!r}. "
+        "Mend the line, or quote the cell that holds the delimiter"
+    )
+
+
+def _cells(text: str, delimiter: str, source: str, at: int) -> Iterator[tuple[str, str, int]]:
+    """Yield each raw cell from `at` on, what ends it (delimiter, line end, "" at the end) and where that ends."""
+    mark = re.escape(delimiter)
+    pattern = re.compile(rf'("[^"]*(?:""[^"]*)*"|[^"{mark}\r\n][^{mark}\r\n]*|)({mark}|\r\n|\n|\r|\Z)')
+    while at < len(text):
+        found = pattern.match(text, at)
+        if found is None:
+            raise _broken_quotes(text, at, source)
+        at = found.end()
+        yield found[1], found[2], at
+
+
+def _broken_quotes(text: str, at: int, source: str) -> InvalidCsv:
+    where = f"{source}, line {_line(text, at)}"
+    closed = re.compile(r'"[^"]*(?:""[^"]*)*"').match(text, at)
+    if closed is None:
+        return InvalidCsv(f"{where}: a quote is opened and never closed: {text[at : at + 40]!r}")
+    return InvalidCsv(
+        f"{where}: text follows a closing quote: {text[at : closed.end() + 20][:_SHOWN]!r}. "
+        'Write a quote within a quoted cell as ""'
+    )

@@ -1,0 +1,42 @@
+"""What the tests share: a job in an empty folder, and ways to look at its files without eventcsv's help."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from eventcsv import EventCsv
+
+KEYS = ("PO1", "PO2", "PO3")
+
+
+@pytest.fixture
+def csv_path(tmp_path: Path) -> Path:
+    """A CSV of three POs."""
+    path = tmp_path / "input.csv"
+    path.write_text("PO_NUMBER;STATUS;SUPPLIER\n" + "".join(f"{key};;\n" for key in KEYS))
+    return path
+
+
+@pytest.fixture
+def job(csv_path: Path) -> EventCsv:
+    """A job over it."""
+    return EventCsv(csv_path, durability="process", lock_timeout_s=10)
+
+
+def segment_of(job: EventCsv, number: int = 1) -> Path:
+    """Return the path of a segment."""
+    return Path(job.log_dir) / f"events-{number:06d}.jsonl"
+
+
+def read_csv(path: Path, *, delimiter: str = ";") -> list[dict[str, str]]:
+    """Return the rows of a CSV as Python's csv module reads them."""
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), delimiter=delimiter))
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its content, so that two moments can be compared."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -192,11 +192,9 @@ class BackupStore:
         raise BackupError(f"{self.directory}: no backup {name!r}; there are: {known}")
 
     def _metadata_names(self) -> list[str]:
-        try:
-            names = self._storage.names(self.directory)
-        except FileNotFoundError:
+        if not self._storage.has_directory(self.directory):
             return []
-        return sorted(name for name in names if self._pattern.fullmatch(name))
+        return sorted(name for name in self._storage.names(self.directory) if self._pattern.fullmatch(name))
 
     def _load(self, name: str) -> Backup | None:
         line = self._storage.read(os.path.join(self.directory, name))

@@ -63,10 +63,10 @@ class Checkpoint:
         """Return the view with this hash, or None: then somebody edited the CSV."""
         return next((view for view in reversed(self.views) if view.sha256 == sha256), None)
 
-    def resolved(self, temporary_sha256: str | None) -> Checkpoint:
-        """Return it with the one view that is in place, given the hash of the temporary file, if there is one."""
-        arrived = temporary_sha256 != self.latest.sha256
-        return replace(self, views=self.views[-1:] if arrived else self.views[:1])
+    def without(self, temporary_sha256: str) -> Checkpoint:
+        """Return it without the coming view, when the temporary file with this hash shows that it never came."""
+        never_came = len(self.views) > 1 and temporary_sha256 == self.latest.sha256
+        return replace(self, views=self.views[:1]) if never_came else self
 
 
 def load(storage: Storage, path: str) -> Checkpoint | None:

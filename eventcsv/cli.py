@@ -6,6 +6,7 @@ fine, and said), 1 failed, 2 used wrongly, 3 finished but damage was found, 4 a 
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import logging
 import os
@@ -58,7 +59,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 failed, 2 used wrongly, 3 finished but damage was found, 4 held by another process.",
 )
 
-CsvPath = Annotated[Path, typer.Argument(metavar="CSV", help="The CSV file.", show_default=False)]
+CsvPath = Annotated[Path, typer.Argument(metavar="CSV", help="The CSV file.", show_default=False, readable=False)]
 Key = Annotated[str, typer.Option("--key", metavar="COLUMN", help="The column that identifies a row.")]
 BackupDir = Annotated[
     Path | None,
@@ -69,15 +70,40 @@ BackupDir = Annotated[
         help='Where backups go. [default: "backup" beside CSV]',
     ),
 ]
+
+
+def _one_character(text: str | None) -> str | None:
+    """Check --delimiter; a tab is hard to type, so its name and its escape will do."""
+    character = {"tab": "\t", "\\t": "\t"}.get(text or "", text)
+    if character is not None and (len(character) != 1 or not character.isascii() or character in '"\r\n'):
+        raise typer.BadParameter(f"has to be one ASCII character, no quote and no line end, or tab; not {text!r}")
+    return character
+
+
+def _known_encoding(name: str | None) -> str | None:
+    """Check --encoding."""
+    try:
+        codecs.lookup(name or "utf-8")
+    except LookupError:
+        raise typer.BadParameter(f"there is no {name!r}; try cp1252, utf-16, latin-1 or utf-8") from None
+    return name
+
+
 Delimiter = Annotated[
     str | None,
-    typer.Option("--delimiter", metavar="CHAR", help="What stands between cells. [default: shows from the header]"),
+    typer.Option(
+        "--delimiter",
+        metavar="CHAR",
+        callback=_one_character,
+        help="What stands between cells: one character, or tab. [default: shows from the header]",
+    ),
 ]
 Encoding = Annotated[
     str | None,
     typer.Option(
         "--encoding",
         metavar="NAME",
+        callback=_known_encoding,
         help="How to read a CSV that is not UTF-8; it is written back as UTF-8 with a BOM.",
     ),
 ]
@@ -298,7 +324,7 @@ def emit(
 
     CSV itself is brought up to date by `eventcsv compact`.
     """
-    columns = dict(_assignment(text) for text in assignments or [])
+    columns = _assigned(assignments or [])
     if durability not in {"disk", "process"}:
         raise typer.BadParameter(f"has to be disk or process, not {durability!r}", param_hint="--durability")
     with EventCsv(csv, key=key, durability="disk" if durability == "disk" else "process") as job:
@@ -308,11 +334,16 @@ def emit(
     )
 
 
-def _assignment(text: str) -> tuple[str, str]:
-    column, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"has to be COLUMN=TEXT, not {text!r}", param_hint="--set")
-    return column, value
+def _assigned(assignments: list[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for assignment in assignments:
+        column, equals, text = assignment.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"has to be COLUMN=TEXT, not {assignment!r}", param_hint="--set")
+        if column in columns:
+            raise typer.BadParameter(f"{column} is given twice", param_hint="--set")
+        columns[column] = text
+    return columns
 
 
 @app.command(epilog="Example: `eventcsv history data/input/input.csv PO15262984`")

@@ -160,6 +160,7 @@ class Compactor:
         self._guard_formulas = guard_formulas
         directory, name = os.path.split(csv_path)
         self._temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
+        self._rebuilt = os.path.join(directory, f".{name}.eventcsv.rebuilt.tmp")
         self._checkpoint_path = os.path.join(log.directory, CHECKPOINT_NAME)
         self._lock_path = os.path.join(log.directory, "compact.lock")
         self._saved: Checkpoint | None = None  # what the file holds
@@ -190,25 +191,26 @@ class Compactor:
         """
         if backup is None:
             return self._exclusively(lambda end: self._from_base(self._current(), end, "asked for"))
-        return self._exclusively(
-            lambda end: self._from_backup(self._backups.find(backup), self._current(), end, "asked for")
-        )
+        self._backups.find(backup)  # an unknown one is refused before anything is made
+        return self._exclusively(lambda end: self._from_named(backup, end))
 
     def _exclusively(self, starting_point: Callable[[LogEnd], _Start]) -> CompactResult:
         clock = time.perf_counter()
         self._check_writable()
         self._check_before_first()
         self._log.make()
+        self._log.check_key_column()
         with self._storage.locked(self._lock_path, self._log.lock_timeout_s):
             for _ in range(_ATTEMPTS):
                 self._clear_interrupted()
+                self._saved = checkpoints.load(self._storage, self._checkpoint_path)
                 end = self._log.end()
                 try:
                     result = self._fold_onto(starting_point(end), end)
                 except _EditedMeanwhile:
                     masking.get_logger().info("view.edited_meanwhile", csv=self._csv_path)
-                except OSError:
-                    with suppress(OSError):
+                except (OSError, EventCsvError):
+                    with suppress(OSError, EventCsvError):
                         self._clear_interrupted()
                     raise
                 else:
@@ -244,7 +246,7 @@ class Compactor:
 
     def _valid_checkpoint(self, end: LogEnd) -> tuple[Checkpoint | None, str]:
         """Return the checkpoint when it can be believed, else None and why not."""
-        self._saved = found = checkpoints.load(self._storage, self._checkpoint_path)
+        found = self._saved
         if found is None:
             return None, "there was no valid checkpoint"
         identity = self._log.identity()
@@ -281,6 +283,13 @@ class Compactor:
         table = self._parse(current, self._delimiter, self._encoding)
         first = self._log.first()
         return _Start(current, table, first, first, 0, current, self._delimiter, self._encoding, new_base=_FIRST)
+
+    def _from_named(self, name: str, end: LogEnd) -> _Start:
+        """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
+        backup = self._backups.find(name)
+        start = self._from_backup(backup, self._current(), end, "asked for")
+        newest = next(filter(self._is_base, self._backups.all()), None)
+        return start if backup == newest else replace(start, new_base=f"replayed from {backup.name}")
 
     def _from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> _Start:
         if base.position is None:
@@ -353,21 +362,31 @@ class Compactor:
         if data == start.current:
             self._save((view,), start)
             return base, kept
-        if start.rebuilt and start.current is not None:
+        if start.rebuilt:
             kept = self._keep_replaced(start.current)
-        self._write_temporary(data)
-        self._save((*self._present(start), view), start)
-        if self._current() != start.current:
-            raise _EditedMeanwhile
-        self._storage.replace(self._temporary, self._csv_path)
-        self._storage.sync_directory(os.path.dirname(self._csv_path))
+            self._write_temporary(self._rebuilt, data)
+            # The place of the CSV that is there is not known, so no checkpoint can name it: until the new one has
+            # arrived there is none, and a run that is killed in between is a full replay again.
+            self._forget()
+            self._replace(self._rebuilt, start)
+            self._save((view,), start)
+        else:
+            self._write_temporary(self._temporary, data)
+            self._save((View(sha256(start.data).hexdigest(), start.position, start.crc), view), start)
+            self._replace(self._temporary, start)
         return base, kept
 
-    def _present(self, start: _Start) -> tuple[View, ...]:
-        """Return the view that is about to be replaced, when its place in the log is known."""
-        if start.current is None or start.rebuilt:
-            return ()
-        return (View(sha256(start.current).hexdigest(), start.position, start.crc),)
+    def _replace(self, temporary: str, start: _Start) -> None:
+        if self._current() != start.current:
+            raise _EditedMeanwhile
+        self._storage.replace(temporary, self._csv_path)
+        self._storage.sync_directory(os.path.dirname(self._csv_path))
+
+    def _forget(self) -> None:
+        if self._storage.stat(self._checkpoint_path) is not None:
+            self._storage.remove_ours(self._checkpoint_path)
+            self._storage.sync_directory(self._log.directory)
+        self._saved = self._verified = None
 
     def _save(self, views: tuple[View, ...], start: _Start) -> None:
         checkpoint = Checkpoint(
@@ -389,8 +408,10 @@ class Compactor:
             encoding=start.encoding,
         )
 
-    def _keep_replaced(self, current: bytes) -> Backup:
+    def _keep_replaced(self, current: bytes | None) -> Backup | None:
         """Keep the CSV that a rebuild is going to replace, unless a backup has the same bytes."""
+        if current is None:
+            return None
         digest = sha256(current).hexdigest()
         for known in self._backups.all():
             if known.sha256 == digest:
@@ -401,22 +422,23 @@ class Compactor:
             count = current.count(b"\n")  # it may be what the rebuild is to mend
         return self._backups.create(current, reason="before a rebuild", record_count=count, log=None, position=None)
 
-    def _write_temporary(self, data: bytes) -> None:
-        self._storage.write_new(self._temporary, data, like=self._storage.stat(self._csv_path))
-        if self._storage.read_and_close(self._storage.open_regular(self._temporary, os.O_RDONLY)) != data:
-            raise CorruptLog(
-                f"{self._temporary}: reads back other than it was written; is the disk failing? The CSV is untouched"
-            )
+    def _write_temporary(self, path: str, data: bytes) -> None:
+        self._storage.write_new(path, data, like=self._storage.stat(self._csv_path))
+        if self._storage.read_and_close(self._storage.open_regular(path, os.O_RDONLY)) != data:
+            raise CorruptLog(f"{path}: reads back other than it was written; is the disk failing? The CSV is untouched")
 
     def _clear_interrupted(self) -> None:
         """Settle what a compaction left that was killed: first which view is in place, then its temporary file."""
-        if self._storage.stat(self._temporary) is None:
+        self._storage.remove_ours(f"{self._checkpoint_path}.tmp")
+        self._storage.remove_ours(self._rebuilt)
+        if not self._storage.check_regular(self._temporary):
             return
         found = checkpoints.load(self._storage, self._checkpoint_path)
-        if found is not None and len(found.views) > 1:
+        if found is not None:
             fd = self._storage.open_regular(self._temporary, os.O_RDONLY)
-            resolved = found.resolved(sha256(self._storage.read_and_close(fd)).hexdigest())
-            checkpoints.save(self._storage, self._checkpoint_path, resolved)
+            resolved = found.without(sha256(self._storage.read_and_close(fd)).hexdigest())
+            if resolved != found:
+                checkpoints.save(self._storage, self._checkpoint_path, resolved)
         self._storage.remove_ours(self._temporary)
 
     def _current(self) -> bytes | None:
@@ -435,11 +457,13 @@ class Compactor:
             return
         current = self._current()
         if current is None:
-            raise InvalidCsv(f"{self._csv_path}: there is no such file")
+            raise InvalidCsv(f"{self._csv_path}: there is no such file. Check the path")
         self._parse(current, self._delimiter, self._encoding)
 
     def _check_writable(self) -> None:
         status = self._storage.stat(self._csv_path)
+        if status is not None and not status.st_mode & 0o666:
+            raise InvalidCsv(f"{self._csv_path}: permission denied to everybody. To let it be read: chmod u+rw")
         if status is not None and not status.st_mode & 0o222:
             raise InvalidCsv(
                 f"{self._csv_path}: is read-only, so it was left as it is. To let it be kept up to date: chmod u+w"

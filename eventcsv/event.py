@@ -146,7 +146,7 @@ def check_cells(values: Mapping[str, object], *, key_column: str = DEFAULT_KEY) 
             _check_column(column, cells, key_column)
         cells[column] = value if type(value) is str else _text(column, value)
     if len(cells) != len({column_id(column) for column in cells}):
-        raise InvalidEvent("columns", f"the same column is given twice: {', '.join(cells)}")
+        raise InvalidEvent("columns", f"two names of the same column, case aside, among {', '.join(cells)}")
     _check_rules({_KEYWORD_OF.get(column_id(column), ""): text for column, text in cells.items()})
     return cells
 
@@ -171,7 +171,9 @@ def _check_rules(cells: Mapping[str, str]) -> None:
                 "status", f"has to be an upper-case word such as COMPLETED or RATE_LIMIT, not {status!r}"
             )
         if status in _NEEDS_MESSAGE and not cells.get("error_message", "").strip():
-            raise InvalidEvent("error_message", f"is required with status {status}: say what went wrong")
+            raise InvalidEvent(
+                "error_message", f"is required with status {status}: say what went wrong (--set ERROR_MESSAGE=...)"
+            )
     found = cells.get("attachments_found")
     downloaded = cells.get("attachments_downloaded")
     for field, count in (("attachments_found", found), ("attachments_downloaded", downloaded)):
@@ -189,7 +191,7 @@ def _text(column: str, value: object) -> str:
         if value.tzinfo is None:
             raise InvalidEvent(field, "a datetime needs a time zone, for instance datetime.now(UTC)")
         return utc_text(value, timespec="seconds")
-    if field == "attachment_names" and not isinstance(value, (bool, int, float)):
+    if field == "attachment_names":
         return _joined_names(field, value)
     if field in {"attachments_found", "attachments_downloaded"}:
         return _count(field, value)
@@ -264,9 +266,11 @@ def encode(event: Event) -> bytes:
     except TypeError:
         raise _not_unicode(event) from None
     if len(line) > MAX_LINE_BYTES:
-        longest = max(event.cells, key=lambda column: len(event.cells[column]), default="key")
+        lengths = {"key": len(event.key), "columns": max(map(len, event.cells), default=0)}
+        lengths |= {_KEYWORD_OF.get(column_id(column), column): len(text) for column, text in event.cells.items()}
+        longest = max(lengths, key=lambda field: lengths[field])
         raise InvalidEvent(
-            _KEYWORD_OF.get(column_id(longest), longest),
+            longest,
             f"makes a line of {len(line):,} bytes; at most {MAX_LINE_BYTES:,} (1 MiB) are allowed. Shorten it",
         )
     return line
@@ -278,7 +282,10 @@ def _not_unicode(event: Event) -> InvalidEvent:
             try:
                 part.encode()
             except UnicodeEncodeError as error:
-                rule = f"holds a lone surrogate at position {error.start}, which no UTF-8 file can hold"
+                where = f"the name {field!r} " if name == "columns" else ""
+                rule = (
+                    f"{where}holds a lone surrogate at position {error.start}, which no UTF-8 file can hold. Replace it"
+                )
                 return InvalidEvent(_KEYWORD_OF.get(column_id(name), name), rule)
     return InvalidEvent("event", "cannot be written as JSON")
 

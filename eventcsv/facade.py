@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from eventcsv.errors import EventCsvError, InvalidCsv
+from eventcsv.errors import EventCsvError, InvalidCsv, InvalidEvent
 from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, Event, Kind, Status, check_cells, check_key, utc_text
 from eventcsv.log import Durability, FileLog
 from eventcsv.scan import events
@@ -66,6 +66,8 @@ class EventCsv:
         encoding: str | None = None,
         guard_formulas: bool = True,
     ) -> None:
+        if not key.strip(BLANKS):
+            raise InvalidEvent("key", "the key column has to have a name")
         # Absolute, because a worker may change its directory.
         self.csv_path = os.path.abspath(csv_path)
         stem, suffix = os.path.splitext(self.csv_path)
@@ -145,6 +147,8 @@ class EventCsv:
             InvalidEvent: A rule is broken; nothing was written.
             AppendError: The result could not be made durable, after three retries; the error carries the event.
         """
+        if status is None:
+            raise InvalidEvent("status", "is required: what came of the PO?")
         now = datetime.now(UTC)
         values: dict[str, object] = {
             COLUMNS["status"]: status,
@@ -171,7 +175,7 @@ class EventCsv:
         """Refuse a mistyped path before the first append, instead of making a log beside nothing."""
         if self._csv_seen:
             return
-        if not self._storage.exists(self.csv_path) and not self._storage.exists(self.log_dir):
+        if not self._storage.check_regular(self.csv_path) and not self._storage.exists(self.log_dir):
             raise InvalidCsv(f"{self.csv_path}: there is no such file, and no event log of it either. Check the path")
         self._csv_seen = True
 
@@ -238,9 +242,12 @@ class EventCsv:
             key: The PO.
 
         Raises:
+            InvalidEvent: `key` cannot be the key of a row.
+            InvalidCsv: There is neither such a CSV nor a log of it.
             UnsupportedFormat: The log was made by a newer eventcsv.
         """
         wanted = check_key(key).strip(BLANKS)
+        self._check_csv_exists()
         needle = orjson.dumps(wanted)[1:-1]
         seen: set[str] = set()
         for chunk in self._log.read(self._log.first(), self._log.end().position):
@@ -268,8 +275,6 @@ class EventCsv:
 
 
 def _refuse_repeated(values: Mapping[str, object], columns: Mapping[str, object]) -> None:
-    from eventcsv.errors import InvalidEvent  # noqa: PLC0415
-
     for name in columns:
         if name in values:
             raise InvalidEvent("columns", f"{name} is given twice, as an argument and in columns")

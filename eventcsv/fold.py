@@ -3,9 +3,10 @@
 The only place that knows it. Pure: it is given lines that `scan` has checked, and a table, and returns a table.
 
 Polars parses the lines with a schema that names every column as text, since it would otherwise guess types and lose
-columns that come late. With a schema it ignores unknown fields in silence instead; so the text fields are counted, in
-the bytes (`":"` with bare quotes stands between a name and its text and nowhere else) and in the result. When the two
-differ, the chunk is read again line by line, and its column names join the schema.
+columns that come late. With a schema it ignores unknown fields in silence instead, and turns a number into null. So
+the fields are counted, in the bytes (`":` ends a name, `":"` one whose value is text) and in the result. When the two
+differ, the chunk is read again line by line, and its column names join the schema. Text may hold those bytes too, which
+costs that second reading, never a result.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 """What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection"), full-width forms included."""
 
 _FIXED_TEXTS: Final = 5  # id, ts, kind, key, crc
+_FIXED_MEMBERS: Final = 7  # those, v and set
 _MERGE_ROWS: Final = 200_000
 
 
@@ -109,8 +111,8 @@ class Fold:
         columns = [
             pl.coalesce([str(index) for index in found]).alias(f"to {target}") for target, found in sources.items()
         ]
-        part = texts.select(columns).rename(lambda name: name.removeprefix("to "))
-        return _last_per_key([part.with_columns(known.get_column("key"))])
+        part = texts.with_columns(known.get_column("key")).select("key", *columns)
+        return _last_per_key([part.rename(lambda name: name.removeprefix("to "))])
 
     def _add_columns(self, texts: pl.DataFrame, used: list[int]) -> None:
         """Give columns that the table lacks a place, in the order in which the log first sets them."""
@@ -175,11 +177,10 @@ def _parsed(lines: bytes, count: int, spellings: list[str]) -> pl.DataFrame | No
         return None
     cells = frame.get_column("set").struct.unnest()
     texts = sum(column.len() - column.null_count() for column in cells.iter_columns())
-    adds_up = lines.count(b'":"') == texts + _FIXED_TEXTS * count
-    complete = (
-        frame.height == count and not frame.get_column("key").null_count() + frame.get_column("kind").null_count()
-    )
-    return frame if adds_up and complete else None
+    members = lines.count(b'":') - lines.count(b'\\":')
+    adds_up = lines.count(b'":"') == texts + _FIXED_TEXTS * count and members == texts + _FIXED_MEMBERS * count
+    missing = frame.get_column("key").null_count() + frame.get_column("kind").null_count()
+    return frame if adds_up and frame.height == count and not missing else None
 
 
 def _framed(found: list[Event], spellings: list[str]) -> pl.DataFrame:

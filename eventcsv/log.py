@@ -157,7 +157,7 @@ class FileLog(LogReader):
 
         tenacity.Retrying(
             stop=tenacity.stop_after_attempt(1 + RETRIES),
-            wait=tenacity.wait_exponential_jitter(initial=FIRST_RETRY_S, max=LONGEST_RETRY_S, jitter=FIRST_RETRY_S),
+            wait=tenacity.wait_exponential(FIRST_RETRY_S, LONGEST_RETRY_S) + tenacity.wait_random(0, FIRST_RETRY_S),
             retry=tenacity.retry_if_exception(_is_transient),
             before_sleep=report,
             reraise=True,
@@ -210,12 +210,8 @@ class FileLog(LogReader):
         self._holds_lock = False
 
     def _open_lock(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT
-        try:
-            return self.storage.open_ours(self._lock_path, flags)
-        except FileNotFoundError:
-            self.storage.make_directory(self.directory)
-            return self.storage.open_ours(self._lock_path, flags)
+        self.storage.make_directory(self.directory)
+        return self.storage.open_ours(self._lock_path, os.O_RDWR | os.O_CREAT)
 
     def _write(self, line: bytes) -> None:
         """Write one line at the end of the active segment; the caller holds the lock."""
@@ -256,7 +252,6 @@ class FileLog(LogReader):
             self.storage.close(stale)
         # Its maker may have died between making a name and syncing it, so whoever appends makes sure.
         if self.durability == "disk":
-            self.storage.sync_directory(os.path.dirname(self.directory))
             self.storage.sync_directory(self.directory)
         self._segment_fd = self.storage.open_ours(self.path(number), os.O_RDWR | os.O_APPEND)
         self._segment = number
@@ -279,13 +274,26 @@ class FileLog(LogReader):
 
     def _has_header(self, number: int) -> bool:
         """Tell whether a segment has a header; one that was damaged is left alone, and a new segment begun."""
+        return self._checked_header(number) is not None
+
+    def check_key_column(self) -> None:
+        """Refuse a log that was made for another key column.
+
+        Raises:
+            UnsupportedFormat: It was, or a newer eventcsv made it.
+        """
+        for number in self.segments():
+            if self._checked_header(number):
+                return
+
+    def _checked_header(self, number: int) -> dict[str, Any] | None:
         header = self.header(number)
         if header and column_id(header["key_column"]) != column_id(self.key_column):
             raise UnsupportedFormat(
                 f"{self.path(number)}: is for the key column {header['key_column']!r}, not {self.key_column!r}. "
                 f"Give key={header['key_column']!r} (--key on the command line)"
             )
-        return header is not None
+        return header
 
     def _identity_in_checkpoint(self) -> str | None:
         """Return the uuid that the checkpoint knows, since a damaged header must not cost the log its backups."""

@@ -87,7 +87,7 @@ def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple
         UnsupportedFormat: A line is whole and was made by a newer eventcsv.
     """
     if offset_bytes == 0 and _HEADER in (first := raw[: raw.find(b"\n") + 1]) and is_whole(first[:-1]):
-        unsealed(first[:-1])
+        _foreign(first[:-1], 0)
         offset_bytes, raw = len(first), raw[len(first) :]
     if not raw:
         return b"", 0, ()
@@ -116,7 +116,7 @@ def _judged(offset_bytes: int, lines: list[bytes]) -> Iterator[tuple[int, bytes 
             whole = line[start:]
             if not whole:
                 yield offset_bytes, (1, "an empty line")
-            elif not whole.startswith(_OUR_VERSION) and (reason := _foreign(whole)):
+            elif not whole.startswith(_OUR_VERSION) and (reason := _foreign(whole, offset_bytes + start)):
                 yield offset_bytes + start, (len(whole) + 1, reason)
             else:
                 yield offset_bytes + start, whole
@@ -131,12 +131,12 @@ def _next_start(line: bytes) -> int:
     return start if start > 0 else len(line)
 
 
-def _foreign(whole: bytes) -> str:
+def _foreign(whole: bytes, offset_bytes: int) -> str:
     """Return why a line whose checksum holds is none of ours, or "" when it is."""
     try:
         unsealed(whole)
-    except UnsupportedFormat:
-        raise
+    except UnsupportedFormat as error:
+        raise UnsupportedFormat(f"byte {offset_bytes:,}: {error}") from None
     except ValueError:
         return "the checksum holds, but it is not a line of eventcsv"
     return ""

@@ -60,10 +60,9 @@ class LogReader:
 
     def segments(self) -> list[int]:
         """Return the numbers of the segments, in order; empty when there is no log yet."""
-        try:
-            names = self.storage.names(self.directory)
-        except FileNotFoundError:
+        if not self.storage.has_directory(self.directory):
             return []
+        names = self.storage.names(self.directory)
         return sorted(int(found[1]) for name in names if (found := _SEGMENT.fullmatch(name)))
 
     def header(self, number: int) -> dict[str, Any] | None:
@@ -206,7 +205,10 @@ class LogReader:
                 damage: tuple[Damage, ...] = (Damage(content.name, offset_bytes, len(raw), lost),)
                 yield Chunk(content.name, offset_bytes, b"", b"", 0, damage, crc)
             else:
-                lines, count, damage = scan(content.name, offset_bytes, raw)
+                try:
+                    lines, count, damage = scan(content.name, offset_bytes, raw)
+                except UnsupportedFormat as error:
+                    raise UnsupportedFormat(f"{os.path.join(self.directory, content.name)}, {error}") from None
                 yield Chunk(content.name, offset_bytes, raw, lines, count, damage, crc)
             offset_bytes += len(raw)
 

@@ -136,13 +136,25 @@ class Storage:
             fd = self.open(path, flags)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
-                raise UnsafePath(_unsafe(path, self.stat(path), wanted="a regular file")) from None
+                self.check_regular(path)
             raise
-        status = self.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
+        try:
+            _check_regular(path, self.fstat(fd))
+        except UnsafePath:
             self.close(fd)
-            raise UnsafePath(_unsafe(path, status, wanted="a regular file"))
+            raise
         return fd
+
+    def check_regular(self, path: str) -> bool:
+        """Tell whether a regular file is there, whoever made it.
+
+        Raises:
+            UnsafePath: Something else is: a symbolic link, a directory, a FIFO or a device.
+        """
+        status = self.stat(path)
+        if status is not None:
+            _check_regular(path, status)
+        return status is not None
 
     def open_ours(self, path: str, flags: int) -> int:
         """Open a file that only eventcsv makes.
@@ -237,14 +249,25 @@ class Storage:
         finally:
             self.close(fd)
 
+    def has_directory(self, path: str) -> bool:
+        """Tell whether a directory of ours is there.
+
+        Raises:
+            UnsafePath: Something else is: a symbolic link, a file, or somebody else's directory.
+        """
+        status = self.stat(path)
+        if status is None:
+            return False
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise UnsafePath(_unsafe(path, status, wanted="a directory of yours"))
+        return True
+
     def make_directory(self, path: str) -> None:
         """Make a directory for its owner only, unless it is there; either way its name is durable afterwards."""
         try:
             self.mkdir(path)
         except FileExistsError:
-            status = self.stat(path)
-            if status is None or not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                raise UnsafePath(_unsafe(path, status, wanted="a directory")) from None
+            self.has_directory(path)
         self.sync_directory(os.path.dirname(path))
 
     def wait_for_lock(self, fd: int, path: str, timeout_s: float) -> None:
@@ -297,6 +320,11 @@ class Storage:
 def _unsafe(path: str, status: os.stat_result | None, *, wanted: str = "a regular file of yours") -> str:
     what = "something else" if status is None else _description(status)
     return f"{path}: is {what}, not {wanted}. It was left untouched; move it away and try again"
+
+
+def _check_regular(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafePath(f"{path}: is {_description(status)}. It was left untouched; give the path of the file itself")
 
 
 def _description(status: os.stat_result) -> str:

@@ -194,9 +194,10 @@ def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, bool]
             f"{source}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save it as 'CSV UTF-8', "
             "or name its encoding, for instance --encoding cp1252 for a file of Western European Excel"
         ) from None
-    if "\0" in text.partition("\n")[0]:
+    if "\0" in re.split("[\r\n]", text, maxsplit=1)[0]:
+        order = "be" if text.startswith("\0") else "le"
         raise InvalidCsv(
-            f"{source}, line 1: holds NUL characters, as UTF-16 does. Name the encoding: --encoding utf-16-le"
+            f"{source}, line 1: holds NUL characters, as UTF-16 does. Name the encoding: --encoding utf-16-{order}"
         )
     return text, data.startswith(_BOM)
 
@@ -208,7 +209,7 @@ def _decoded_as(data: bytes, source: str, encoding: str) -> tuple[str, bool]:
     except LookupError:
         raise InvalidCsv(f"{source}: there is no encoding {encoding!r}; try utf-8, cp1252, utf-16 or latin-1") from None
     except UnicodeError as error:
-        raise InvalidCsv(f"{source}: is not {encoding}: {error}. Name the encoding it was saved in") from None
+        raise InvalidCsv(f"{source}: is not {encoding}: {error}. Name the encoding that it was saved in") from None
     was_utf8 = encoding.lower().replace("-", "").replace("_", "") in {"utf8", "utf8sig"}
     return text.removeprefix("\ufeff"), data.startswith(_BOM) if was_utf8 else True
 
@@ -218,12 +219,12 @@ def _header(
 ) -> tuple[tuple[str, ...], tuple[str, ...], int, Dialect]:
     """Return the raw header, its text, where the rows start, and the dialect so far."""
     seen: tuple[str, ...] = ()
+    broken: InvalidCsv | None = None
     for candidate in _DELIMITERS if delimiter is None else (delimiter,):
         try:
             raw, start, newline = _first_record(text, candidate, source)
-        except InvalidCsv:
-            if delimiter is not None:
-                raise
+        except InvalidCsv as error:
+            broken = error
             continue
         names = tuple(_cell_text(cell) for cell in raw)
         if any(column_id(name) == column_id(key) for name in names):
@@ -231,6 +232,12 @@ def _header(
             quotes_all = all(cell.startswith('"') for cell in raw)
             return raw, names, start, Dialect(delimiter=candidate, newline=newline, quotes_all=quotes_all)
         seen = max(seen, names, key=len)
+    if broken:
+        raise broken
+    if seen == ("",):
+        raise InvalidCsv(f"{source}, line 1: is blank. The first line has to name the columns, {key} among them")
+    if seen[0].startswith("sep="):
+        raise InvalidCsv(f"{source}, line 1: is {seen[0]!r}, for Excel, instead of the column names. Remove that line")
     columns = ", ".join(repr(name[:_SHOWN]) for name in seen[:20]) or "nothing readable"
     raise InvalidCsv(
         f"{source}, line 1: has no column {key!r}; it has {columns}. "
@@ -322,7 +329,7 @@ def _check_lone_column(rows: pl.DataFrame, source: str) -> None:
         if not cell.startswith('"') and (found := [mark for mark in _DELIMITERS[1:] if mark in cell]):
             raise InvalidCsv(
                 f"{source}: {cell[:_SHOWN]!r} could be one cell or several, as the header has one column only. "
-                f"Say which: --delimiter ';' or --delimiter {found[0]!r}"
+                f"If it is one cell, say --delimiter ';', if several, --delimiter {found[0]!r}"
             )
 
 
@@ -342,11 +349,13 @@ def _cells(text: str, delimiter: str, source: str, at: int) -> Iterator[tuple[st
     """Yield each raw cell from `at` on, what ends it (delimiter, line end, "" at the end) and where that ends."""
     mark = re.escape(delimiter)
     pattern = re.compile(rf'("[^"]*(?:""[^"]*)*"|[^"{mark}\r\n][^{mark}\r\n]*|)({mark}|\r\n|\n|\r|\Z)')
-    while at < len(text):
+    open_row = False
+    while at < len(text) or open_row:  # behind a delimiter there is one more cell, even at the end of the file
         found = pattern.match(text, at)
         if found is None:
             raise _broken_quotes(text, at, source)
         at = found.end()
+        open_row = found[2] == delimiter
         yield found[1], found[2], at
 
 
@@ -354,7 +363,7 @@ def _broken_quotes(text: str, at: int, source: str) -> InvalidCsv:
     where = f"{source}, line {_line(text, at)}"
     closed = re.compile(r'"[^"]*(?:""[^"]*)*"').match(text, at)
     if closed is None:
-        return InvalidCsv(f"{where}: a quote is opened and never closed: {text[at : at + 40]!r}")
+        return InvalidCsv(f"{where}: a quote is opened and never closed: {text[at : at + 40]!r}. Close it")
     return InvalidCsv(
         f"{where}: text follows a closing quote: {text[at : closed.end() + 20][:_SHOWN]!r}. "
         'Write a quote within a quoted cell as ""'

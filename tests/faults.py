@@ -1,0 +1,105 @@
+"""Storage that fails on purpose: one step of it dies, is refused, or is cut short."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from eventcsv.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventcsv import EventCsv
+
+
+class Killed(BaseException):
+    """The process was killed: no handler for ordinary errors may run, and nothing more reaches the disk."""
+
+
+class Recording(Storage):
+    """Notes the steps that change something, and lets a subclass meddle with each."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def before(self, step: str, *args: Any) -> None:
+        """Meddle with a step."""
+
+    def _step(self, step: str, *args: Any) -> None:
+        self.before(step, *args)
+        self.steps.append(step)
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if flags & os.O_CREAT:
+            self._step("create", path)
+        return super().open(path, flags, mode)
+
+    def write(self, fd: int, data: bytes) -> int:
+        self._step("write", fd, data)
+        return super().write(fd, data)
+
+    def sync(self, fd: int) -> None:
+        self._step("sync", fd)
+        super().sync(fd)
+
+    def datasync(self, fd: int) -> None:
+        self._step("datasync", fd)
+        super().datasync(fd)
+
+    def replace(self, source: str, target: str) -> None:
+        self._step("replace", source, target)
+        super().replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        self._step("unlink", path)
+        super().unlink(path)
+
+    def mkdir(self, path: str) -> None:
+        self._step("mkdir", path)
+        super().mkdir(path)
+
+    def try_lock(self, fd: int) -> bool:
+        self._step("lock", fd)
+        return super().try_lock(fd)
+
+    def unlock(self, fd: int) -> None:
+        self._step("unlock", fd)
+        super().unlock(fd)
+
+
+class Dying(Recording):
+    """Dies at step `at`, counted from 0, a write half done when there is one; every later step finds it dead."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self._at = at
+
+    def before(self, step: str, *args: Any) -> None:
+        if len(self.steps) < self._at:
+            return
+        if step == "write" and len(self.steps) == self._at and args[1]:
+            os.write(args[0], bytes(args[1])[: len(args[1]) // 2])
+        self._at = -1  # dead for good
+        raise Killed(step)
+
+
+class Refusing(Recording):
+    """Raises an OSError for each step that `refuses` picks."""
+
+    def __init__(self, error: int, refuses: Callable[[Recording, str, tuple[Any, ...]], bool]) -> None:
+        super().__init__()
+        self._error = error
+        self._refuses = refuses
+
+    def before(self, step: str, *args: Any) -> None:
+        if self._refuses(self, step, args):
+            self.steps.append(f"refused {step}")
+            raise OSError(self._error, os.strerror(self._error), str(args[0]))
+
+
+def with_storage(job: EventCsv, storage: Storage) -> EventCsv:
+    """Put a storage under a job that has done nothing yet."""
+    job._storage = storage
+    job._log.storage = storage
+    return job

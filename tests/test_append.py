@@ -1,0 +1,427 @@
+"""The promise: once emit_result() has returned, the event is in the log, on a line of its own, for good."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import segment_of
+from faults import Recording, Refusing, with_storage
+
+from eventcsv import AppendError, EventCsv, EventCsvError, InvalidEvent, LockTimeout, UnsafePath
+from eventcsv.event import Kind, decode, encode
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries wait milliseconds, since what is tested is that they happen, not how long they wait."""
+    monkeypatch.setattr("eventcsv.log.FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("eventcsv.log.LONGEST_RETRY_S", 0.002)
+
+
+def lines_of(job: EventCsv, number: int = 1) -> list[bytes]:
+    """Return the lines of a segment after its header."""
+    return segment_of(job, number).read_bytes().split(b"\n")[1:-1]
+
+
+# --- one append ---
+
+
+def test_a_result_is_one_line(job: EventCsv) -> None:
+    """The line is the event, ends in a newline, and is returned as it stands."""
+    event = job.emit_result(
+        "PO1", "COMPLETED", attachments_found=2, attachments_downloaded=1, attachment_names=["a.pdf", "b.pdf"],
+        supplier='Ácme; "Ltd"', columns={"Priority": 3, "Rate": 0.5, "Urgent": True},
+    )  # fmt: skip
+    assert [encode(event)[:-1]] == lines_of(job)
+    assert {
+        "STATUS": "COMPLETED",
+        "SUPPLIER": 'Ácme; "Ltd"',
+        "ATTACHMENTS_FOUND": "2",
+        "ATTACHMENTS_DOWNLOADED": "1",
+        "AttachmentName": "a.pdf;b.pdf",
+        "LAST_PROCESSED": event.ts[:19] + "Z",
+        "Priority": "3",
+        "Rate": "0.5",
+        "Urgent": "True",
+    } == event.cells
+
+
+def test_none_leaves_a_column_alone_and_empty_clears_it(job: EventCsv) -> None:
+    """None is not in the event; "" is."""
+    event = job.emit_result("PO1", "PENDING", supplier="", error_message=None, last_processed="", columns={"a": None})
+    assert event.cells == {"STATUS": "PENDING", "SUPPLIER": "", "LAST_PROCESSED": ""}
+
+
+def test_the_order_of_an_append(csv_path: Path) -> None:
+    """Lock, one write, unlock, and only then the sync: so DESIGN has it, and so several processes can sync together."""
+    storage = Recording()
+    job = with_storage(EventCsv(csv_path), storage)
+    job.emit_result("PO1", "COMPLETED")
+    storage.steps.clear()
+    job.emit_result("PO2", "COMPLETED")
+    assert storage.steps == ["lock", "write", "unlock", "datasync"]
+
+
+def test_process_durability_does_not_sync(csv_path: Path) -> None:
+    """With durability="process", an append is lock, write, unlock."""
+    storage = Recording()
+    job = with_storage(EventCsv(csv_path, durability="process"), storage)
+    job.emit_result("PO1", "COMPLETED")
+    storage.steps.clear()
+    job.emit_result("PO2", "COMPLETED")
+    assert storage.steps == ["lock", "write", "unlock"]
+
+
+def test_a_new_log_is_durable_before_its_first_event(csv_path: Path) -> None:
+    """The header, the segment's name and the log's own name are synced before an event is acknowledged."""
+    storage = Recording()
+    with_storage(EventCsv(csv_path), storage).emit_result("PO1", "COMPLETED")
+    until_event = storage.steps[: len(storage.steps) - storage.steps[::-1].index("write")]
+    assert until_event.count("sync") >= 4  # the log's folder, the header, the segment's folder, the folder above
+    assert until_event.index("replace") > until_event.index("sync")
+    assert storage.steps[-1] == "datasync"
+
+
+def test_nothing_invalid_reaches_the_lock(csv_path: Path) -> None:
+    """An event that breaks a rule causes no step on the disk at all."""
+    storage = Recording()
+    job = with_storage(EventCsv(csv_path), storage)
+    for key, status in (("", "COMPLETED"), ("PO1", "done"), ("PO1", "ERROR")):
+        with pytest.raises(InvalidEvent):
+            job.emit_result(key, status)
+    with pytest.raises(InvalidEvent, match="1 MiB"):
+        job.emit_result("PO1", "ERROR", error_message="x" * (2 << 20))
+    assert storage.steps == []
+
+
+# --- torn tails ---
+
+
+def test_a_tail_torn_at_any_byte_never_swallows_the_next_line(job: EventCsv) -> None:
+    """However much of a line a crash left, the next event stands on a line of its own."""
+    job.emit_result("PO1", "COMPLETED")
+    log = segment_of(job).read_bytes()
+    line = log.splitlines(keepends=True)[1]
+    for length in range(len(line)):
+        segment_of(job).write_bytes(log + line[:length])
+        event = job.emit_result("PO2", "COMPLETED")
+        heal = b"\n" if length else b""
+        assert log + line[:length] + heal + encode(event) == segment_of(job).read_bytes()
+
+
+def test_a_short_write_is_an_error_and_is_healed(csv_path: Path) -> None:
+    """When the kernel takes part of a line, the event is appended again, whole, on a line of its own."""
+
+    class Short(Recording):
+        cut = 0
+
+        def write(self, fd: int, data: bytes) -> int:
+            if self.cut:
+                data, self.cut = data[: self.cut], 0
+            return super().write(fd, data)
+
+    storage = Short()
+    job = with_storage(EventCsv(csv_path), storage)
+    first = job.emit_result("PO1", "COMPLETED")
+    size = len(encode(first))
+    for cut in range(1, size):
+        before = segment_of(job).read_bytes()
+        storage.cut = cut
+        event = job.emit_result("PO2", "COMPLETED")
+        assert before + encode(event)[:cut] + b"\n" + encode(event) == segment_of(job).read_bytes()
+
+
+# --- failures ---
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN])
+def test_a_transient_fault_is_retried(csv_path: Path, error: int) -> None:
+    """A disk that is full twice and then has room costs nothing but time."""
+    job = EventCsv(csv_path)
+    job.emit_result("PO1", "COMPLETED")
+    job.close()
+    storage = Refusing(error, lambda self, step, _: step == "write" and self.steps.count("refused write") < 2)
+    event = with_storage(job, storage).emit_result("PO2", "COMPLETED")
+    assert encode(event)[:-1] == lines_of(job)[-1]
+    assert storage.steps.count("refused write") == 2
+
+
+@pytest.mark.parametrize(("error", "tries"), [(errno.ENOSPC, 4), (errno.EIO, 4), (errno.EACCES, 1), (errno.EROFS, 1)])
+def test_a_lasting_fault_becomes_an_append_error(csv_path: Path, error: int, tries: int) -> None:
+    """After the first try and three retries (one try when retrying cannot help) the error carries the event."""
+    job = EventCsv(csv_path)
+    job.emit_result("PO1", "COMPLETED")
+    job.close()
+    storage = Refusing(error, lambda _self, step, _args: step == "write")
+    with pytest.raises(AppendError, match="PO2 could not be recorded") as caught:
+        with_storage(job, storage).emit_result("PO2", "ERROR", error_message="the disk is full")
+    assert tries == storage.steps.count("refused write")
+    assert caught.value.event is not None
+    assert caught.value.event.cells["ERROR_MESSAGE"] == "the disk is full"
+    assert isinstance(caught.value.__cause__, OSError)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(caught.value), caught.value.event) == (str(again), again.event)
+
+
+def test_a_failed_sync_poisons_the_descriptor(csv_path: Path) -> None:
+    """The event goes, with the same id, to a new segment; the descriptor whose sync failed is never synced again."""
+    synced: list[int] = []
+
+    def first_time(_self: Recording, step: str, args: tuple[Any, ...]) -> bool:
+        if step != "datasync":
+            return False
+        synced.append(os.fstat(args[0]).st_ino)
+        return len(synced) == 2
+
+    job = EventCsv(csv_path)
+    storage = Refusing(errno.EIO, first_time)
+    with_storage(job, storage)
+    job.emit_result("PO1", "COMPLETED")
+    event = job.emit_result("PO2", "COMPLETED")
+    job.emit_result("PO3", "COMPLETED")
+    inodes = [segment_of(job, number).stat().st_ino for number in (1, 2)]
+    assert [inodes[0], inodes[0], inodes[1], inodes[1]] == synced
+    assert [event.id, event.id] == [decode(lines_of(job)[1]).id, decode(lines_of(job, 2)[0]).id]
+    assert [job.compact().by_status["COMPLETED"] - 2, len(list(job.history("PO2"))), len(lines_of(job)) - 1] == [
+        1,
+        1,
+        1,
+    ]
+
+
+def test_writers_follow_to_a_new_segment(job: EventCsv, csv_path: Path) -> None:
+    """When somebody begins a new segment, every writer goes on there, and the old one is sealed and left alone."""
+    other = EventCsv(csv_path, durability="process")
+    job.emit_result("PO1", "COMPLETED")
+    other.emit_result("PO2", "COMPLETED")
+    other._log.new_segment()
+    sealed = segment_of(job).read_bytes()
+    event = job.emit_result("PO3", "COMPLETED")
+    assert sealed == segment_of(job).read_bytes()
+    assert b'"kind":"seal","lines":3,' in sealed
+    assert [encode(event)[:-1]] == lines_of(job, 2)
+
+
+def test_a_writer_whose_segment_was_removed_goes_on_in_the_active_one(job: EventCsv, csv_path: Path) -> None:
+    """A segment that is pruned under a sleeping writer does not take its next result with it."""
+    other = EventCsv(csv_path, durability="process")
+    job.emit_result("PO1", "COMPLETED")
+    for _ in range(2):
+        other._log.new_segment()
+    segment_of(job, 1).unlink()
+    segment_of(job, 2).unlink()
+    event = job.emit_result("PO2", "COMPLETED")
+    assert [encode(event)[:-1]] == lines_of(job, 3)
+
+
+# --- the lock ---
+
+
+def test_a_held_lock_is_waited_for_and_its_holder_named(csv_path: Path) -> None:
+    """A writer that never gets the lock gives up after its timeout and names the process in its way."""
+    EventCsv(csv_path).emit_result("PO1", "COMPLETED")
+    holder = EventCsv(csv_path)
+    waiting = EventCsv(csv_path, lock_timeout_s=0.05)
+    with (
+        holder._storage.locked(os.path.join(holder.log_dir, "append.lock"), 1),
+        pytest.raises(AppendError, match=rf"held after 0.05 s by process {os.getpid()} ") as caught,
+    ):
+        waiting.emit_result("PO2", "COMPLETED")
+    assert isinstance(caught.value.__cause__, LockTimeout)
+    waiting.emit_result("PO2", "COMPLETED")
+
+
+def test_a_replaced_lock_file_is_noticed(job: EventCsv, csv_path: Path) -> None:
+    """A lock file that was removed and made anew excludes again: a writer compares what it holds with what is there."""
+    job.emit_result("PO1", "COMPLETED")
+    lock = Path(job.log_dir) / "append.lock"
+    lock.unlink()
+    other = EventCsv(csv_path, durability="process")
+    other.emit_result("PO2", "COMPLETED")
+    job.emit_result("PO3", "COMPLETED")
+    assert lock.stat().st_ino == os.fstat(job._log._lock_fd).st_ino
+
+
+@pytest.mark.parametrize("plant", ["symlink", "hardlink", "fifo", "directory"])
+@pytest.mark.parametrize("name", ["append.lock", "events-000001.jsonl"])
+def test_what_is_not_ours_is_refused(job: EventCsv, tmp_path: Path, plant: str, name: str) -> None:
+    """A link, FIFO or folder in the place of one of our files is named and left as it was."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    place = Path(job.log_dir) / name
+    place.parent.mkdir()
+    {"symlink": lambda: place.symlink_to(victim), "hardlink": lambda: os.link(victim, place)}.get(
+        plant, lambda: os.mkfifo(place) if plant == "fifo" else place.mkdir()
+    )()
+    with pytest.raises(AppendError, match=name) as caught:
+        job.emit_result("PO1", "COMPLETED")
+    assert isinstance(caught.value.__cause__, UnsafePath)
+    assert victim.read_bytes() == b"precious"
+
+
+# --- threads, forks, signals ---
+
+
+def test_threads_share_a_job(job: EventCsv) -> None:
+    """Eight threads, one descriptor: every line is whole, every id is there once."""
+    acknowledged: list[str] = []
+
+    def work(number: int) -> None:
+        acknowledged.extend(job.emit_result(f"PO{number}", "COMPLETED").id for _ in range(250))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = [decode(line).id for line in lines_of(job)]
+    assert 2000 == len(set(ids)) == len(ids)
+    assert set(acknowledged) == set(ids)
+
+
+def test_a_forked_child_writes_as_itself(job: EventCsv) -> None:
+    """After a fork both sides append, with ids of their own, and neither frees the other's lock."""
+    job.emit_result("PO1", "COMPLETED")
+    children = []
+    for number in range(4):
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(200):
+                job.emit_result(f"PO{number}", "COMPLETED")
+            os._exit(0)
+        children.append(pid)
+    for _ in range(200):
+        job.emit_result("PO9", "COMPLETED")
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 4
+    ids = [decode(line).id for line in lines_of(job)]
+    assert 1001 == len(set(ids)) == len(ids)
+    assert len({ident.rpartition("-")[0] for ident in ids}) == 5
+
+
+def test_a_forked_child_does_not_free_the_parents_lock(job: EventCsv, csv_path: Path) -> None:
+    """A child forked while its parent holds the lock closes the inherited file; a contender still finds it locked."""
+    job.emit_result("PO1", "COMPLETED")
+    job._log._lock()
+    pid = os.fork()
+    if pid == 0:
+        job.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.raises(AppendError, match="held"):
+        EventCsv(csv_path, lock_timeout_s=0.01).emit_result("PO2", "COMPLETED")
+    job._log._unlock()
+
+
+def test_a_child_does_not_keep_the_lock_of_a_parent_that_died(job: EventCsv, csv_path: Path) -> None:
+    """A parent killed while it holds the lock leaves it free, even though a forked child lives on."""
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        job.emit_result("PO1", "COMPLETED")
+        job._log._lock()
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        os.write(write, str(child).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(parent, 0)
+    child = int(os.read(read, 20))
+    try:
+        EventCsv(csv_path, lock_timeout_s=1).emit_result("PO2", "COMPLETED")
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_job_can_be_pickled(job: EventCsv) -> None:
+    """A copy in another process is a writer of its own; nothing open travels with it."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    copy = pickle.loads(pickle.dumps(job))
+    first, second = job.emit_result("PO2", "COMPLETED"), copy.emit_result("PO3", "COMPLETED")
+    assert first.id.rpartition("-")[0] != second.id.rpartition("-")[0]
+    assert [first.key, second.key] == [decode(line).key for line in lines_of(job)][1:]
+
+
+def test_an_append_from_a_signal_handler_within_an_append_is_an_error_not_a_deadlock(csv_path: Path) -> None:
+    """The handler gets a typed error; the append that it interrupted goes through."""
+    caught: list[Exception] = []
+
+    class Interrupting(Recording):
+        armed = False
+
+        def datasync(self, fd: int) -> None:
+            if self.armed:
+                self.armed = False
+                signal.raise_signal(signal.SIGUSR1)
+            super().datasync(fd)
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        try:
+            job.emit_result("PO2", "COMPLETED")
+        except EventCsvError as error:
+            caught.append(error)
+
+    storage = Interrupting()
+    job = with_storage(EventCsv(csv_path), storage)
+    job.emit_result("PO1", "COMPLETED")
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        storage.armed = True
+        job.emit_result("PO3", "COMPLETED")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ["within an append" in str(error) for error in caught] == [True]
+    assert [decode(line).key for line in lines_of(job)] == ["PO1", "PO3"]
+
+
+def test_an_interrupt_leaves_no_lock_behind(job: EventCsv, csv_path: Path) -> None:
+    """Ctrl-C at any moment of an append: another writer goes on at once, and every line is whole."""
+    job.emit_result("PO1", "COMPLETED")
+    main = threading.get_ident()
+    stop = threading.Event()
+
+    def interrupt() -> None:
+        while not stop.wait(0.0007):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    struck = 0
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        for _ in range(200):
+            try:
+                while True:
+                    job.emit_result("PO1", "COMPLETED")
+            except KeyboardInterrupt:
+                struck += 1
+    finally:
+        while thread.is_alive():
+            try:
+                stop.set()
+                thread.join()
+            except KeyboardInterrupt:
+                continue
+    EventCsv(csv_path, lock_timeout_s=0.5, durability="process").emit_result("PO2", "COMPLETED")
+    job.emit_result("PO3", "COMPLETED")
+    assert struck == 200
+    assert job.compact().damage == ()
+
+
+def test_history_counts_a_retried_event_once(job: EventCsv) -> None:
+    """An id that stands in the log twice, after a retry, is one event."""
+    event = job._log.new_event(Kind.RESULT, "PO1", {"STATUS": "COMPLETED"})
+    job._log.append(event)
+    job._log.append(event)
+    assert [event] == list(job.history(" PO1 "))

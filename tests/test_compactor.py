@@ -1,0 +1,457 @@
+"""The promise: the CSV depends on base and log only, is whole at every instant, and no operator's edit is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import read_csv, segment_of, tree
+from faults import Dying, Killed, Recording, Refusing, with_storage
+
+from eventcsv import BackupError, EventCsv, InvalidCsv, LockTimeout
+from eventcsv.event import encode
+
+
+def statuses(path: Path) -> list[str]:
+    """Return the STATUS of each row."""
+    return [row["STATUS"] for row in read_csv(path)]
+
+
+def backups_of(job: EventCsv) -> list[str]:
+    """Return the names of the CSV copies in the backup folder."""
+    return sorted(path.name for path in Path(job.backup_dir).glob("*.csv"))
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Return what no finished run leaves behind: temporary files, and backups without their metadata."""
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    alone = [
+        name for name in names if name.parent.name == "backup" and not (folder / name.with_suffix(".json")).exists()
+    ]
+    return [str(name) for name in names if ".tmp" in name.name] + [str(name) for name in alone]
+
+
+# --- incremental and full ---
+
+
+def test_what_is_new_is_folded_and_nothing_else(job: EventCsv, csv_path: Path) -> None:
+    """Each compaction folds the events since the last one; the view has all of them."""
+    job.emit_result("PO1", "COMPLETED")
+    assert ((result := job.compact()).events, result.changed) == (1, True)
+    job.emit_result("PO2", "FAILED", error_message="no")
+    assert ((result := EventCsv(csv_path).compact()).events, result.changed) == (1, True)
+    assert statuses(csv_path) == ["COMPLETED", "FAILED", ""]
+
+
+def test_nothing_new_leaves_the_file_alone(job: EventCsv, csv_path: Path) -> None:
+    """Without new events the CSV is not written, nor anything else."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    before = (csv_path.stat(), tree(csv_path.parent))
+    for again in (job, EventCsv(csv_path)):
+        assert not again.compact().changed
+    assert before == (csv_path.stat(), tree(csv_path.parent))
+
+
+def test_events_that_say_what_the_csv_says_already_change_nothing(job: EventCsv, csv_path: Path) -> None:
+    """An event that repeats what is there moves the checkpoint, not the file."""
+    job.emit_result("PO1", "COMPLETED", last_processed="now")
+    job.compact()
+    before = csv_path.stat()
+    job.emit_result("PO1", "COMPLETED", last_processed="now")
+    result = job.compact()
+    assert (result.events, result.changed) == (1, False)
+    assert before == csv_path.stat()
+    assert EventCsv(csv_path).compact().events == 0
+
+
+def test_replay_gives_the_same_bytes(job: EventCsv, csv_path: Path) -> None:
+    """Whether folded bit by bit or at once, over several segments, the bytes are the same."""
+    for number in range(12):
+        job.emit_result(
+            f"PO{number % 3 + 1}", "ERROR", error_message=f'line "{number}";\n', columns={f"c{number % 4}": number}
+        )
+        if number % 3 == 0:
+            job.compact()
+        if number % 5 == 0:
+            job._log.new_segment()
+    job.compact()
+    view = csv_path.read_bytes()
+    result = EventCsv(csv_path).replay()
+    assert view == csv_path.read_bytes()
+    assert (result.events, result.changed, result.kept) == (12, False, None)
+
+
+def test_unknown_keys_are_counted_reported_and_kept(job: EventCsv, csv_path: Path) -> None:
+    """A result for a PO that the CSV lacks is named with its count, adds no row and no column, and stays in the log."""
+    job.emit_result("PO9", "COMPLETED", columns={"extra": 1})
+    job.emit_result("PO9", "ERROR", error_message="x")
+    job.emit_result("PO1", "COMPLETED", last_processed="")
+    result = job.compact()
+    assert result.unknown == {"PO9": 2}
+    assert list(read_csv(csv_path)[0]) == ["PO_NUMBER", "STATUS", "SUPPLIER", "LAST_PROCESSED"]
+    assert len(read_csv(csv_path)) == 3
+    assert len(list(job.history("PO9"))) == 2
+
+
+def test_formulas_from_the_web_are_disarmed(job: EventCsv, csv_path: Path) -> None:
+    """Text of an event that a spreadsheet would run gets an apostrophe; the log keeps the text; there is a switch."""
+    job.emit_result("PO1", "COMPLETED", supplier="=HYPERLINK(1)", columns={"a": "+1", "b": "'=x", "c": "a=b"})
+    job.compact()
+    row = read_csv(csv_path)[0]
+    assert (row["SUPPLIER"], row["a"], row["b"], row["c"]) == ("'=HYPERLINK(1)", "'+1", "'=x", "a=b")
+    assert next(job.history("PO1")).cells["SUPPLIER"] == "=HYPERLINK(1)"
+    result = EventCsv(csv_path, guard_formulas=False).compact()
+    assert read_csv(csv_path)[0]["SUPPLIER"] == "=HYPERLINK(1)"
+    assert result.rebuilt is not None
+
+
+def test_the_csv_keeps_its_mode(job: EventCsv, csv_path: Path) -> None:
+    """The new file has the mode of the old one, whoever else may read it."""
+    csv_path.chmod(0o640)
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    assert csv_path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_our_own_files_are_for_their_owner_only(job: EventCsv, csv_path: Path, umask: int) -> None:
+    """Logs and backups hold business data: 0600 and 0700, whatever the umask."""
+    before = os.umask(umask)
+    try:
+        job.emit_result("PO1", "COMPLETED")
+        job.compact()
+    finally:
+        os.umask(before)
+    ours = [Path(job.log_dir), Path(job.backup_dir), *Path(job.log_dir).iterdir(), *Path(job.backup_dir).iterdir()]
+    assert {0o700 if path.is_dir() else 0o600 for path in ours} == {path.stat().st_mode & 0o777 for path in ours}
+    assert csv_path.exists()
+
+
+# --- edits ---
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Change the CSV as an editor does that writes in place."""
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+
+
+def test_an_edit_becomes_the_new_base(job: EventCsv, csv_path: Path) -> None:
+    """Rows added, removed and reordered and cells corrected by an operator stay, and later results go on top."""
+    job.emit_result("PO1", "ERROR", error_message="x")
+    job.compact()
+    header, one, two, _three = csv_path.read_text().splitlines()
+    csv_path.write_text("\n".join([header, two, "PO7;;;;", one.replace("ERROR", "COMPLETED")]) + "\n")
+    edited = csv_path.read_bytes()
+    job.emit_result("PO7", "PARTIAL")
+    result = job.compact()
+    assert result.edited
+    assert result.base is not None
+    assert edited == Path(result.base.path).read_bytes()
+    assert statuses(csv_path) == ["", "PARTIAL", "COMPLETED"]
+    view = csv_path.read_bytes()
+    assert (False, view) == (EventCsv(csv_path).replay().changed, csv_path.read_bytes())
+
+
+def test_an_edit_in_the_moment_before_the_replacement_is_not_lost(csv_path: Path) -> None:
+    """An operator who saves while the new view is being written wins: their version is read again and folded onto."""
+
+    class EditedLate(Recording):
+        times = 2
+
+        def before(self, step: str, *args: object) -> None:
+            if step == "replace" and str(args[1]).endswith("checkpoint.json") and self.times:
+                self.times -= 1
+                edit(csv_path, "PO3;;", f"PO3;;edited {self.times}")
+
+    job = with_storage(EventCsv(csv_path), EditedLate())
+    job.emit_result("PO1", "COMPLETED")
+    result = job.compact()
+    assert result.edited
+    assert [row["SUPPLIER"] for row in read_csv(csv_path)] == ["", "", "edited 0edited 1"]
+    assert statuses(csv_path) == ["COMPLETED", "", ""]
+    assert leftovers(csv_path.parent) == []
+
+
+def test_a_csv_broken_by_an_edit_is_refused_and_can_be_rebuilt(job: EventCsv, csv_path: Path) -> None:
+    """Broken quoting is refused with its line, nothing is changed; replay keeps the broken file aside and rebuilds."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    good = csv_path.read_bytes()
+    edit(csv_path, "PO2;", 'PO2;"')
+    before = tree(csv_path.parent)
+    with pytest.raises(InvalidCsv, match="line 3: a quote is opened"):
+        job.compact()
+    assert before == tree(csv_path.parent)
+    result = job.replay()
+    assert good == csv_path.read_bytes()
+    assert result.kept is not None
+    assert before["input.csv"] == Path(result.kept.path).read_bytes()
+    assert not job.compact().changed
+
+
+# --- the checkpoint and the bases ---
+
+
+def corrupt(path: Path, place: int) -> None:
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_checkpoint_is_only_a_cache(job: EventCsv, csv_path: Path) -> None:
+    """Gone, cut off anywhere, flipped anywhere: the next compaction replays and gives the same bytes."""
+    for number in range(6):
+        job.emit_result(f"PO{number % 3 + 1}", "PARTIAL", columns={"n": number})
+        job.compact()
+    view = csv_path.read_bytes()
+    checkpoint = Path(job.log_dir) / "checkpoint.json"
+    whole = checkpoint.read_bytes()
+    for place in range(0, len(whole) - 1, 7):
+        for broken in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
+            checkpoint.write_bytes(broken)
+            result = EventCsv(csv_path).compact()
+            assert (False, view, 6) == (result.changed, csv_path.read_bytes(), result.events)
+    checkpoint.unlink()
+    assert "no valid checkpoint" in str(EventCsv(csv_path).compact().rebuilt)
+    assert view == csv_path.read_bytes()
+    assert len(backups_of(job)) == 1
+
+
+def test_a_checkpoint_of_another_log_is_not_believed(job: EventCsv, csv_path: Path, tmp_path: Path) -> None:
+    """A log that was swapped for another one of the same size is noticed by its identity."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    (tmp_path / "b").mkdir()
+    shutil.copy(csv_path, tmp_path / "b")
+    other = EventCsv(tmp_path / "b" / "input.csv", durability="process")
+    other.emit_result("PO2", "COMPLETED")
+    shutil.copy(segment_of(other), segment_of(job))
+    result = EventCsv(csv_path).compact()
+    assert result.events == 1
+    assert statuses(csv_path) == ["COMPLETED", "COMPLETED", ""]
+
+
+@pytest.mark.parametrize("change", ["shorter", "rewritten"])
+def test_a_log_that_changed_behind_the_checkpoint_is_replayed(job: EventCsv, csv_path: Path, change: str) -> None:
+    """A log that is shorter than was folded, or differs in it, gives a rebuild; the old view is kept aside."""
+    first = job.emit_result("PO1", "COMPLETED")
+    second = job.emit_result("PO2", "COMPLETED")
+    job.compact()
+    view = csv_path.read_bytes()
+    log = segment_of(job).read_bytes()
+    if change == "shorter":
+        segment_of(job).write_bytes(log[: -len(encode(second))])
+    else:
+        segment_of(job).write_bytes(log.replace(encode(first), encode(first).replace(b"COMPLETED", b"COMPLETES")))
+    result = EventCsv(csv_path).compact()
+    assert result.rebuilt is not None
+    assert result.kept is not None
+    assert view == Path(result.kept.path).read_bytes()
+    assert {"shorter": ["COMPLETED", "", ""], "rewritten": ["", "COMPLETED", ""]}[change] == statuses(csv_path)
+
+
+def test_a_deleted_csv_is_rebuilt_and_that_is_said(job: EventCsv, csv_path: Path) -> None:
+    """A CSV that is gone comes back from the newest base and the log."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    view = csv_path.read_bytes()
+    csv_path.unlink()
+    result = EventCsv(csv_path).compact()
+    assert view == csv_path.read_bytes()
+    assert "gone" in str(result.rebuilt)
+
+
+def test_a_damaged_base_gives_way_to_the_one_before(job: EventCsv, csv_path: Path) -> None:
+    """When the newest base is damaged, its CSV or its metadata, the replay starts from an older one."""
+    job.emit_result("PO1", "COMPLETED", last_processed="")
+    job.compact()
+    edit(csv_path, "PO3;", "PO3;EDITED")
+    newest = job.compact().base
+    assert newest is not None
+    job.emit_result("PO2", "COMPLETED", last_processed="")
+    job.compact()
+    corrupt(Path(newest.path), 30)
+    result = EventCsv(csv_path).replay()
+    assert statuses(csv_path) == ["COMPLETED", "COMPLETED", ""]
+    assert result.kept is not None
+    with pytest.raises(BackupError, match="damaged"):
+        EventCsv(csv_path).replay(backup=newest.name)
+
+
+def test_a_replay_can_start_from_any_base(job: EventCsv, csv_path: Path) -> None:
+    """Named by its file name, an older base takes an edit back; an unknown name is an error that lists the names."""
+    job.emit_result("PO1", "COMPLETED", last_processed="")
+    first = job.compact().base
+    assert first is not None
+    edit(csv_path, "PO3;", "PO3;MISTAKE")
+    job.compact()
+    job.replay(backup=first.name)
+    assert statuses(csv_path) == ["COMPLETED", "", ""]
+    assert not job.compact().changed
+    with pytest.raises(BackupError, match=first.name):
+        job.replay(backup="nope.csv")
+
+
+def test_with_the_backups_gone_a_new_base_is_made(job: EventCsv, csv_path: Path) -> None:
+    """A CSV never stays without a base to replay from."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    shutil.rmtree(job.backup_dir)
+    job.emit_result("PO2", "COMPLETED")
+    result = job.compact()
+    assert result.base is not None
+    view = csv_path.read_bytes()
+    assert (1, view) == (EventCsv(csv_path).replay().events, csv_path.read_bytes())
+
+
+# --- stopped at any step ---
+
+
+def prepare(job: EventCsv, situation: str) -> None:
+    """Bring a job into a situation in which compaction has something to do."""
+    job.emit_result("PO1", "COMPLETED", last_processed="1")
+    if situation == "first":
+        return
+    job.compact()
+    job.emit_result("PO2", "PARTIAL", last_processed="2")
+    if situation == "edited":
+        edit(Path(job.csv_path), "PO3;", "PO3;EDITED")
+    if situation == "no checkpoint":
+        (Path(job.log_dir) / "checkpoint.json").unlink()
+    if situation == "gone":
+        Path(job.csv_path).unlink()
+
+
+def run_until_dead(folder: Path, situation: str, at: int) -> bool:
+    """Prepare a job in a folder and compact it with a storage that dies at a step; return whether it got that far."""
+    folder.mkdir()
+    path = folder / "input.csv"
+    path.write_text("PO_NUMBER;STATUS;SUPPLIER\nPO1;;\nPO2;;\nPO3;;\n")
+    prepare(EventCsv(path, durability="process"), situation)
+    try:
+        with_storage(EventCsv(path), Dying(at)).compact()
+    except Killed:
+        return True
+    return False
+
+
+EXPECTED = {
+    "first": ["COMPLETED", "", ""],
+    "incremental": ["COMPLETED", "PARTIAL", ""],
+    "edited": ["COMPLETED", "PARTIAL", "EDITED"],
+    "no checkpoint": ["COMPLETED", "PARTIAL", ""],
+    "gone": ["COMPLETED", "PARTIAL", ""],
+}
+
+
+@pytest.mark.parametrize("situation", EXPECTED)
+def test_killed_at_any_step_the_next_run_ends_in_the_same_bytes(tmp_path: Path, situation: str) -> None:
+    """Killed at step k, for all k, and again while recovering: old or new, then right, and nothing left around."""
+    run_until_dead(tmp_path / "clean", situation, 10**6)
+    clean = (tmp_path / "clean" / "input.csv").read_bytes()
+    assert EXPECTED[situation] == statuses(tmp_path / "clean" / "input.csv")
+    steps = 0
+    while run_until_dead(folder := tmp_path / str(steps), situation, steps):
+        path = folder / "input.csv"
+        prepared = "PO1;;\n" if situation == "first" else "PO1;COMPLETED;;1\n"
+        if path.exists():
+            assert path.read_bytes() == clean or prepared in path.read_bytes().decode()
+        else:
+            assert situation == "gone"
+        again = 0
+        while True:
+            copy = folder.with_name(f"{steps}-{again}")
+            shutil.copytree(folder, copy)
+            try:
+                with_storage(EventCsv(copy / "input.csv"), Dying(again)).compact()
+            except Killed:
+                EventCsv(copy / "input.csv").compact()
+                assert clean == (copy / "input.csv").read_bytes()
+                assert leftovers(copy) == []
+                shutil.rmtree(copy)
+                again += 1 if steps % 4 == 0 else 5  # every step of some recoveries, some of the others
+            else:
+                break
+        EventCsv(path).compact()
+        assert clean == path.read_bytes()
+        assert (clean, False) == (path.read_bytes(), EventCsv(path).replay().changed)
+        assert leftovers(folder) == []
+        steps += 1
+    assert steps > 10
+
+
+class RefusingAt(Refusing):
+    """Refuses the step with one number."""
+
+    def __init__(self, error: int, at: int) -> None:
+        super().__init__(
+            error, lambda self, step, _: len(self.steps) == at and step not in {"lock", "unlock", "unlink"}
+        )
+
+
+class KilledBeforeReplacing(Recording):
+    """Is killed at the moment when a file is about to be replaced."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def before(self, step: str, *args: object) -> None:
+        if step == "replace" and args[1] == self._path:
+            raise Killed
+
+
+@pytest.mark.parametrize("situation", EXPECTED)
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_step_that_fails_leaves_the_old_csv_and_no_litter(tmp_path: Path, situation: str, error: int) -> None:
+    """Each step refused for good: an OSError, the CSV as it was, and after the cause is gone the same bytes."""
+    run_until_dead(tmp_path / "clean", situation, 10**6)
+    clean = (tmp_path / "clean" / "input.csv").read_bytes()
+    refused = 0
+    for at in range(200):
+        folder = tmp_path / str(at)
+        run_until_dead(folder, situation, 0)
+        path = folder / "input.csv"
+        before = path.read_bytes() if path.exists() else None
+        storage = RefusingAt(error, at)
+        try:
+            with_storage(EventCsv(path), storage).compact()
+        except OSError:
+            assert before == (path.read_bytes() if path.exists() else None) or clean == path.read_bytes()
+            refused += 1
+        else:
+            if len(storage.steps) <= at:
+                break
+        EventCsv(path).compact()
+        assert clean == path.read_bytes()
+        assert leftovers(folder) == []
+    assert refused > 8
+
+
+def test_killed_before_the_replacement_an_edit_then_costs_no_event(csv_path: Path) -> None:
+    """Killed with the checkpoint ahead of the CSV, which an operator then edits: every event is still folded."""
+    job = EventCsv(csv_path, durability="process")
+    job.emit_result("PO1", "COMPLETED", last_processed="1")
+    job.compact()
+    job.emit_result("PO2", "PARTIAL", last_processed="2")
+    with pytest.raises(Killed):
+        with_storage(EventCsv(csv_path), KilledBeforeReplacing(str(csv_path))).compact()
+    edit(csv_path, "PO3;", "PO3;EDITED")
+    EventCsv(csv_path).compact()
+    assert statuses(csv_path) == ["COMPLETED", "PARTIAL", "EDITED"]
+
+
+def test_two_compactors_take_turns(job: EventCsv, csv_path: Path) -> None:
+    """The second one waits for the first, and says who it is when that takes too long."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    with (
+        job._storage.locked(str(Path(job.log_dir) / "compact.lock"), 1),
+        pytest.raises(LockTimeout, match=f"process {os.getpid()} "),
+    ):
+        EventCsv(csv_path, lock_timeout_s=0.05).compact()

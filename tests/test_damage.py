@@ -1,0 +1,227 @@
+"""The promise: damage costs at most the line it strikes, and is reported with its place."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import read_csv, segment_of
+
+from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
+from eventcsv.event import Event, decode, encode, sealed
+from eventcsv.fold import Fold
+from eventcsv.scan import Damage, Position
+from eventcsv.segments import LogReader
+from eventcsv.storage import Storage
+from eventcsv.view import parse, render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MESSAGES = ("plain", 'with "quotes"; and\nnewlines', "emoji 💥", '{"v":1,"id":"x"}')
+
+
+@pytest.fixture
+def log_of_six(job: EventCsv) -> bytes:
+    """A log of a header and six events, as bytes; the job has it on disk."""
+    for number, message in enumerate((*MESSAGES, *MESSAGES[:2])):
+        job.emit_result(f"PO{number % 3 + 1}", "ERROR", error_message=message, columns={"note": f"n{number}"})
+    return segment_of(job).read_bytes()
+
+
+def read_back(folder: Path, log: bytes) -> tuple[list[Event], tuple[Damage, ...], Damage | None]:
+    """Read a log that consists of these bytes, folding it too, and return what was found."""
+    folder.mkdir(exist_ok=True)
+    (folder / "events-000001.jsonl").write_bytes(log)
+    reader = LogReader(str(folder), Storage())
+    end = reader.end()
+    table = parse(b"PO_NUMBER;STATUS\nPO1;\nPO2;\nPO3;\n", source="input.csv", key="PO_NUMBER")
+    fold = Fold(table)
+    found: list[Event] = []
+    damage: tuple[Damage, ...] = ()
+    for chunk in reader.read(Position(1, 0), end.position):
+        damage += fold.add(chunk)
+        found += [decode(line) for line in chunk.lines.splitlines() if b'"kind":"header"' not in line]
+    render(fold.result())
+    return found, damage, end.torn
+
+
+def events_in(log: bytes) -> list[Event]:
+    """Return the events of an undamaged log."""
+    return [decode(line) for line in log.split(b"\n")[1:-1]]
+
+
+def test_truncated_at_any_byte_the_complete_lines_count(log_of_six: bytes, tmp_path: Path) -> None:
+    """Whatever is cut off the end costs the lines it reaches and no other, and what is left of a line is reported."""
+    for length in range(len(log_of_six)):
+        kept = log_of_six[:length]
+        complete = kept[: kept.rfind(b"\n") + 1]
+        found, damage, torn = read_back(tmp_path / "log", kept)
+        assert events_in(complete) == found
+        assert damage == ()
+        assert (
+            (torn.offset_bytes, torn.length_bytes) == (len(complete), length - len(complete))
+            if torn
+            else kept == complete
+        )
+
+
+@pytest.mark.parametrize("mutate", [lambda byte: byte ^ 1, lambda _: 0, lambda _: 10])
+def test_any_flipped_byte_costs_at_most_its_line(
+    log_of_six: bytes, tmp_path: Path, mutate: Callable[[int], int]
+) -> None:
+    """One changed byte loses at most the line it is in, a changed newline included, and is always reported."""
+    lines = log_of_six.splitlines(keepends=True)
+    for place, byte in enumerate(log_of_six):
+        if mutate(byte) == byte:
+            continue
+        flipped = log_of_six[:place] + bytes([mutate(byte)]) + log_of_six[place + 1 :]
+        line = log_of_six.count(b"\n", 0, place)
+        left = [decode(other[:-1]) for number, other in enumerate(lines) if number not in {0, line}]
+        found, damage, torn = read_back(tmp_path / "log", flipped)
+        assert left == found
+        start = sum(map(len, lines[:line]))
+        reports = (*damage, *([torn] if torn else []))
+        assert reports
+        assert all(start <= report.offset_bytes <= start + len(lines[line]) for report in reports)
+
+
+@pytest.mark.parametrize("length", [1, 17, 511, 4096, 65536, 40 << 20])
+@pytest.mark.parametrize("where", ["start", "middle", "end"])
+def test_a_run_of_nul_bytes_is_read_around(log_of_six: bytes, tmp_path: Path, length: int, where: str) -> None:
+    """NUL bytes, as a power cut leaves them, cost the line they fuse with at most, wherever they are."""
+    lines = log_of_six.splitlines(keepends=True)
+    place = {"start": 0, "middle": sum(map(len, lines[:3])), "end": len(log_of_six)}[where]
+    found, damage, torn = read_back(tmp_path / "log", log_of_six[:place] + b"\0" * length + log_of_six[place:])
+    assert events_in(log_of_six) == found
+    assert any("NUL" in report.reason for report in (*damage, *([torn] if torn else [])))
+
+
+def test_a_torn_line_in_the_middle_is_reported_and_the_rest_folded(job: EventCsv, log_of_six: bytes) -> None:
+    """What a crash left half is healed by the next append, stays as evidence, and costs no other line."""
+    torn = log_of_six.splitlines(keepends=True)[-1][:50]
+    segment_of(job).write_bytes(log_of_six + torn)
+    event = job.emit_result("PO1", "COMPLETED")
+    assert log_of_six + torn + b"\n" + encode(event) == segment_of(job).read_bytes()
+    result = job.compact()
+    assert result.events == 7
+    assert [("events-000001.jsonl", len(log_of_six), 51)] == [
+        (d.segment, d.offset_bytes, d.length_bytes) for d in result.damage
+    ]
+    assert "torn" in result.damage[0].reason
+
+
+def test_every_damaged_line_is_reported_with_its_place(job: EventCsv, csv_path: Path, log_of_six: bytes) -> None:
+    """Several kinds of damage at once: each has its own report, and the view has the rest."""
+    lines = log_of_six.splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"plain", b"plane")
+    lines[3] = b"\0" * (len(lines[3]) - 1) + b"\n"
+    lines[4] = b"\n"
+    segment_of(job).write_bytes(b"".join(lines))
+    result = job.compact()
+    starts = [sum(map(len, lines[:number])) for number in range(len(lines))]
+    assert [starts[1], starts[3], starts[4]] == [item.offset_bytes for item in result.damage]
+    assert [next(word for word in ("checksum", "NUL", "empty") if word in item.reason) for item in result.damage] == [
+        "checksum",
+        "NUL",
+        "empty",
+    ]
+    assert read_csv(csv_path)[1]["note"] == "n4"
+
+
+def test_a_missing_segment_is_reported(job: EventCsv) -> None:
+    """A segment that is gone is named; what the others say is folded."""
+    job.emit_result("PO1", "COMPLETED")
+    job._log.new_segment()
+    job.emit_result("PO2", "COMPLETED")
+    job._log.new_segment()
+    job.emit_result("PO3", "COMPLETED")
+    segment_of(job, 2).unlink()
+    result = EventCsv(job.csv_path).compact()
+    assert [(d.segment, d.reason) for d in result.damage] == [("events-000002.jsonl", "the segment is missing")]
+    assert result.by_status["COMPLETED"] == 2
+
+
+def test_a_seal_shows_that_whole_lines_are_gone(job: EventCsv) -> None:
+    """A line cut out cleanly leaves no bad checksum; the segment's seal tells."""
+    job.emit_result("PO1", "COMPLETED")
+    job.emit_result("PO2", "COMPLETED")
+    job._log.new_segment()
+    lines = segment_of(job).read_bytes().splitlines(keepends=True)
+    assert EventCsv(job.csv_path).compact().damage == ()
+    segment_of(job).write_bytes(b"".join([lines[0], *lines[2:]]))
+    result = EventCsv(job.csv_path).replay()
+    assert ["seal" in item.reason for item in result.damage] == [True]
+
+
+def test_a_newer_format_is_named_as_such_not_as_damage(job: EventCsv) -> None:
+    """A line that is whole and has a higher version stops the fold with the remedy; nothing is changed."""
+    job.emit_result("PO1", "COMPLETED")
+    with segment_of(job).open("ab") as file:
+        file.write(sealed({"v": 2, "id": "x", "kind": "result"}))
+    before = Path(job.csv_path).read_bytes()
+    with pytest.raises(UnsupportedFormat, match="newer eventcsv"):
+        job.compact()
+    assert before == Path(job.csv_path).read_bytes()
+
+
+def test_an_unknown_kind_is_passed_over(job: EventCsv) -> None:
+    """A kind that only a newer eventcsv knows sets nothing and is no damage."""
+    job.emit_result("PO1", "COMPLETED")
+    with segment_of(job).open("ab") as file:
+        file.write(
+            sealed({"v": 1, "id": "x", "ts": "t", "kind": "claimed", "key": "PO2", "set": {"STATUS": "X"}, "by": "me"})
+        )
+    result = job.compact()
+    assert (result.damage, result.events) == ((), 1)
+    assert result.by_status == {"": 2, "COMPLETED": 1}
+
+
+def test_random_garbage_never_crashes_the_reader(log_of_six: bytes, tmp_path: Path) -> None:
+    """Bytes of any kind between the lines are reported, and every whole line is found."""
+    rng = random.Random(7)
+    lines = log_of_six.splitlines(keepends=True)
+    for _ in range(200):
+        garbage = [rng.randbytes(rng.randrange(60)).replace(b"\n", b"") + b"\n" for _ in lines]
+        mixed = b"".join(part for pair in zip(lines, garbage, strict=True) for part in pair)
+        found, damage, _ = read_back(tmp_path / "log", mixed)
+        assert events_in(log_of_six) == found
+        assert len(garbage) == len(damage)
+
+
+def test_a_damaged_header_costs_neither_events_nor_backups(job: EventCsv, csv_path: Path) -> None:
+    """Without the header of its only segment the log keeps its identity, and goes on in a segment with a good one."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    log = segment_of(job).read_bytes()
+    segment_of(job).write_bytes(b"x" + log[1:])
+    fresh = EventCsv(csv_path, durability="process")
+    fresh.emit_result("PO2", "COMPLETED")
+    result = fresh.compact()
+    assert "newer" not in str(result.rebuilt)
+    assert result.rebuilt is not None
+    assert result.by_status["COMPLETED"] == 2
+    assert [(item.segment, item.offset_bytes) for item in result.damage] == [("events-000001.jsonl", 0)]
+
+
+def test_a_log_in_a_lost_folder_is_no_reason_to_touch_the_csv(job: EventCsv, csv_path: Path) -> None:
+    """With log and backups gone, the CSV is what there is: it stays, and becomes a new base."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    before = csv_path.read_bytes()
+    shutil.rmtree(job.log_dir)
+    shutil.rmtree(job.backup_dir)
+    result = EventCsv(csv_path).compact()
+    assert before == csv_path.read_bytes()
+    assert result.base is not None
+
+
+def test_with_csv_and_backups_gone_the_error_says_so(job: EventCsv, csv_path: Path) -> None:
+    """A log alone cannot give the CSV back; the error names both things that are missing."""
+    job.emit_result("PO1", "COMPLETED")
+    csv_path.unlink()
+    with pytest.raises(InvalidCsv, match="no backup"):
+        job.compact()

@@ -1,0 +1,139 @@
+"""The promise with real processes: workers, a compactor and kill -9, all at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import read_csv, segment_of
+
+from eventcsv import EventCsv
+from eventcsv.event import decode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def emit_share(job: EventCsv, keys: list[str]) -> None:
+    """Record a result for each PO."""
+    for key in keys:
+        job.emit_result(
+            key, "COMPLETED", attachments_found=1, attachments_downloaded=1, attachment_names=[f"{key}.pdf"]
+        )
+
+
+def test_eight_workers_and_a_compactor(tmp_path: Path) -> None:
+    """10,000 results of 8 processes, folded while they come: each is in the log once, and in the CSV."""
+    keys = [f"PO{number:05d}" for number in range(10_000)]
+    path = tmp_path / "input.csv"
+    path.write_text("PO_NUMBER;STATUS\n" + "".join(f"{key};PENDING\n" for key in keys))
+    job = EventCsv(path, durability="process")
+    workers = [SPAWN.Process(target=emit_share, args=(job, keys[number::8])) for number in range(8)]
+    for worker in workers:
+        worker.start()
+    compactions = folded = 0
+    while any(worker.is_alive() for worker in workers):
+        result = job.compact()
+        assert () == result.damage
+        compactions += result.changed
+        folded += result.events
+        time.sleep(0.05)
+    assert [0] * 8 == [worker.exitcode for worker in workers]
+    folded += job.compact().events
+    events = [decode(line) for line in segment_of(job).read_bytes().split(b"\n")[1:-1]]
+    assert keys == sorted(event.key for event in events)
+    assert 10_000 == len({event.id for event in events}) == folded
+    assert {"COMPLETED": 10_000} == Counter(row["STATUS"] for row in read_csv(path))
+    assert [f"{key}.pdf" for key in keys] == [row["AttachmentName"] for row in read_csv(path)]
+    assert compactions > 1
+    view = path.read_bytes()
+    assert (False, view) == (EventCsv(path).replay().changed, path.read_bytes())
+
+
+def emit_for_ever(job: EventCsv, number: int, acknowledged: str) -> None:
+    """Record result after result, and note each one once it is acknowledged."""
+    rng = random.Random(number)
+    fd = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    while True:
+        size = rng.choice((10, 400, 5_000, 300_000))
+        event = job.emit_result("PO1", "ERROR", error_message="x" * size, columns={"writer": number})
+        os.write(fd, f"{event.id}\n".encode())
+
+
+def test_kill_9_in_mid_append_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    """Workers are killed at random moments, others go on: what was acknowledged is there, and lines were torn."""
+    path = tmp_path / "input.csv"
+    path.write_text("PO_NUMBER;STATUS\nPO1;\n")
+    job = EventCsv(path, durability="process")
+    rng = random.Random(20251002)
+    torn = kills = 0
+    survivor = EventCsv(path, durability="process")
+    survivor.emit_result("PO1", "COMPLETED")
+    while (torn < 3 or kills < 40) and kills < 400:
+        pid = os.fork()
+        if pid == 0:
+            emit_for_ever(job, kills, str(tmp_path / f"acknowledged-{kills}"))
+        time.sleep(rng.uniform(0.004, 0.03))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        kills += 1
+        torn += job._log.end().torn is not None
+        survivor.emit_result("PO1", "COMPLETED")
+    acknowledged = {ident for file in tmp_path.glob("acknowledged-*") for ident in file.read_text().split()}
+    written = {event.id for event in job.history("PO1")}
+    assert acknowledged <= written
+    assert len(written) <= len(acknowledged) + 2 * kills  # a kill may fall between the line and its note
+    result = job.compact()
+    assert torn == len(result.damage)
+    assert torn > 0
+    assert {"COMPLETED": 1} == result.by_status
+
+
+LIGHT = """
+import sys
+import eventcsv
+job = eventcsv.EventCsv(sys.argv[1])
+job.emit_result("PO1", "COMPLETED")
+eventcsv.emit_result("PO2", eventcsv.Status.PARTIAL, csv=sys.argv[1])
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"polars", "typer", "rich", "structlog", "tenacity"}))
+"""
+
+
+def test_the_worker_side_loads_nothing_heavy(csv_path: Path) -> None:
+    """Importing eventcsv and recording results loads neither Polars nor what only the command line needs."""
+    done = subprocess.run([sys.executable, "-c", LIGHT, str(csv_path)], capture_output=True, text=True, check=True)
+    assert "[]\n" == done.stdout
+
+
+def test_emit_result_finds_its_csv_in_the_environment(csv_path: Path) -> None:
+    """A worker that was told nothing uses EVENTCSV_CSV, and without that gets an error that names both ways."""
+    code = "import eventcsv; eventcsv.emit_result('PO1', 'COMPLETED')"
+    environment = {name: value for name, value in os.environ.items() if name != "EVENTCSV_CSV"}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env=environment | {"EVENTCSV_CSV": str(csv_path)}, check=True)
+    assert {"COMPLETED": 1, "": 2} == dict(EventCsv(csv_path).compact().by_status)
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "csv=..., or set EVENTCSV_CSV" in failed.stderr
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_every_start_method_works(job: EventCsv, method: str) -> None:
+    """A job can be handed to processes of any kind."""
+    context = multiprocessing.get_context(method)
+    workers = [context.Process(target=emit_share, args=(job, ["PO1", "PO2", "PO3"])) for _ in range(2)]  # type: ignore[attr-defined]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [0, 0] == [worker.exitcode for worker in workers]
+    assert 6 == job.compact().events

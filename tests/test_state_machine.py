@@ -1,0 +1,183 @@
+"""The promise under any sequence of what really happens: results, compactions, kills, edits, lost files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conftest import read_csv
+from faults import Dying, Killed, with_storage
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from eventcsv import EventCsv
+
+if TYPE_CHECKING:
+    from eventcsv.event import Event
+
+KEYS = [f"PO{number}" for number in range(5)]
+Rows = list[dict[str, str]]
+
+
+def applied(rows: Rows, events: list[Event]) -> Rows:
+    """Fold events onto rows the slow way; columns come as they are set."""
+    rows = [dict(row) for row in rows]
+    for event in events:
+        matching = [row for row in rows if row["PO_NUMBER"] == event.key]
+        for column, cell in event.cells.items():
+            if matching:
+                for row in rows:
+                    row.setdefault(column, "")
+            for row in matching:
+                row[column] = cell
+    return rows
+
+
+class OneJob(RuleBasedStateMachine):
+    """A job on a real disk beside a model: the rows as they have to be, and the log as it has to be.
+
+    `rows` is what the CSV shows, `folded` how many of `events` are in it; `base` is the same pair for the newest base.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="eventcsv-"))
+        self.path = self.folder / "input.csv"
+        self.events: list[Event] = []
+        self.rows: Rows = []
+        self.folded = 0
+        self.base: tuple[Rows, int] | None = None
+        self.unadopted = False
+        self.lost = False
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    @initialize(count=st.integers(1, 5))
+    def start(self, count: int) -> None:
+        """Begin with a CSV of some POs, one of them twice."""
+        self.rows = [{"PO_NUMBER": key, "STATUS": "", "note": ""} for key in [*KEYS[:count], KEYS[0]]]
+        self.write(self.rows)
+        self.job = EventCsv(self.path, durability="process", lock_timeout_s=1)
+
+    def write(self, rows: Rows) -> None:
+        out = io.StringIO(newline="")
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]), delimiter=";", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.path.write_bytes(out.getvalue().encode())
+
+    @rule(key=st.sampled_from(KEYS), text=st.sampled_from(["", "a", 'b"', "c;", "d\ne"]), column=st.sampled_from("xyz"))
+    def emit(self, key: str, text: str, column: str) -> None:
+        """Record a result."""
+        self.events.append(self.job.emit_result(key, "PARTIAL", last_processed="", columns={column: text}))
+
+    @rule()
+    def compact(self) -> None:
+        """Fold what is new; the only damage are the lines that kills left half."""
+        result = self.job.compact()
+        self.check_compacted(edited=result.edited)
+        assert all("torn" in item.reason for item in result.damage)
+
+    def check_compacted(self, *, edited: bool) -> None:
+        assert self.unadopted == edited
+        if self.base is None or self.unadopted:
+            self.base = (self.rows, self.folded)
+        self.rows = applied(self.rows, self.events[self.folded :])
+        self.folded = len(self.events)
+        self.unadopted = self.lost = False
+
+    @rule(at=st.integers(0, 60))
+    def killed_in_compact(self, at: int) -> None:
+        """Die at a step of a compaction, then start again."""
+        try:
+            with_storage(EventCsv(self.path), Dying(at)).compact()
+        except Killed:
+            self.job = EventCsv(self.path, durability="process")
+            self.job.compact()
+        if self.base is None or self.unadopted:
+            self.base = (self.rows, self.folded)
+        self.rows = applied(self.rows, self.events[self.folded :])
+        self.folded = len(self.events)
+        self.unadopted = self.lost = False
+
+    @rule(at=st.integers(0, 12), key=st.sampled_from(KEYS))
+    def killed_in_emit(self, at: int, key: str) -> None:
+        """Die at a step of an append: the event is there or not, and its half is healed by the next one."""
+        job = with_storage(EventCsv(self.path), Dying(at))
+        try:
+            self.events.append(job.emit_result(key, "FAILED", error_message="?", last_processed=""))
+        except Killed:
+            job.close()  # as the system does for who is dead
+            known = {event.id for event in self.events}
+            self.events += [event for event in self.job.history(key) if event.id not in known]
+
+    @rule()
+    def reopen(self) -> None:
+        """Go on in a new process, as far as memory is concerned."""
+        self.job = EventCsv(self.path, durability="process")
+
+    @precondition(lambda self: not self.lost)  # without a checkpoint an edit is kept aside, see test_compactor
+    @rule(at=st.integers(0, 5), data=st.data())
+    def edit(self, at: int, data: st.DataObject) -> None:
+        """Change the CSV as an operator does: a cell, a row more, a row less, another order."""
+        rows = read_csv(self.path)
+        change = data.draw(st.sampled_from(["cell", "add", "remove", "reverse"]))
+        if change == "cell":
+            rows[at % len(rows)]["note"] += "edited"
+        elif change == "add":
+            rows.append(dict.fromkeys(rows[0], "") | {"PO_NUMBER": KEYS[at % len(KEYS)]})
+        elif change == "remove" and len(rows) > 1:
+            del rows[at % len(rows)]
+        else:
+            rows.reverse()
+        before = self.path.read_bytes()
+        self.write(rows)
+        if before != self.path.read_bytes():
+            self.rows = rows
+            self.unadopted = self.base is not None
+
+    @precondition(lambda self: self.base is not None and not self.unadopted)
+    @rule()
+    def lose_the_checkpoint(self) -> None:
+        """Remove the checkpoint; the next compaction replays from the newest base."""
+        (Path(self.job.log_dir) / "checkpoint.json").unlink(missing_ok=True)
+        self.lost = True
+
+    @precondition(lambda self: self.base is not None)
+    @rule()
+    def replay(self) -> None:
+        """Rebuild from the newest base; an edit that nobody had adopted yet is kept aside."""
+        edited = self.path.read_bytes()
+        assert self.base is not None
+        result = self.job.replay()
+        self.rows, self.folded = applied(self.base[0], self.events[self.base[1] :]), len(self.events)
+        if self.unadopted and result.changed:
+            assert result.kept is not None
+            assert edited == Path(result.kept.path).read_bytes()
+        self.unadopted = self.lost = False
+
+    @rule()
+    def new_segment(self) -> None:
+        """Begin a new segment, as a session does."""
+        self.job._log.new_segment()
+
+    @invariant()
+    def the_csv_is_what_it_has_to_be(self) -> None:
+        """At every moment the CSV is whole and shows what the model shows."""
+        if self.rows:
+            shown = read_csv(self.path)
+            assert [{name: cell for name, cell in row.items() if cell} for row in self.rows] == [
+                {name: cell for name, cell in row.items() if cell} for row in shown
+            ]
+
+
+OneJob.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestOneJob = OneJob.TestCase

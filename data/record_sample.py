@@ -112,6 +112,7 @@ def process(job: EventCsv, key: str, rng: random.Random) -> None:
             attachment_names=names,
             download_folder=f"downloads/{supplier.split()[0]}/{key}",
             coupa_url=url,
+            error_message="",  # clears what an earlier attempt may have left there
         )
     elif chance < 0.84:
         job.emit_result(key, "NO_ATTACHMENTS", supplier=supplier, attachments_found=0, coupa_url=url)

@@ -44,6 +44,7 @@ class Backup:
         log: The uuid of the log that `position` is a place in.
         position: The events before it are in this copy; a replay goes on there. None for a copy that only keeps
             something safe.
+        unknown: Keys of results before `position` that were in no row; see `Checkpoint.unknown`.
         delimiter: How to read it when the CSV's delimiter had to be named; None when it shows.
         encoding: How to read it when the CSV's encoding had to be named; None for UTF-8.
     """
@@ -58,6 +59,7 @@ class Backup:
     sha256: str
     log: str | None
     position: Position | None
+    unknown: tuple[str, ...] = ()
     delimiter: str | None = None
     encoding: str | None = None
 
@@ -91,6 +93,7 @@ class BackupStore:
         record_count: int,
         log: str | None,
         position: Position | None,
+        unknown: tuple[str, ...] = (),
         delimiter: str | None = None,
         encoding: str | None = None,
     ) -> Backup:
@@ -102,6 +105,7 @@ class BackupStore:
             record_count: How many rows it has.
             log: The uuid of the log.
             position: How far the log is in it, or None when nobody knows.
+            unknown: Keys of results before that which were in no row.
             delimiter: The delimiter that had to be named to read it.
             encoding: The encoding that had to be named to read it.
 
@@ -124,6 +128,7 @@ class BackupStore:
             sha256=sha256(data).hexdigest(),
             log=log,
             position=position,
+            unknown=unknown,
             delimiter=delimiter,
             encoding=encoding,
         )
@@ -212,6 +217,7 @@ class BackupStore:
                 sha256=record["sha256"],
                 log=record["log"],
                 position=Position(place["segment"], place["offset_bytes"]) if place else None,
+                unknown=tuple(record["unknown"]),
                 delimiter=record["delimiter"],
                 encoding=record["encoding"],
             )
@@ -234,6 +240,7 @@ def _metadata(backup: Backup) -> dict[str, Any]:
         "sha256": backup.sha256,
         "log": backup.log,
         "position": {"segment": place.segment, "offset_bytes": place.offset_bytes} if place else None,
+        "unknown": backup.unknown,
         "delimiter": backup.delimiter,
         "encoding": backup.encoding,
     }

@@ -44,6 +44,8 @@ class Checkpoint:
         guard_formulas: Whether the cells were guarded against formulas.
         delimiter: The delimiter that had to be named to read the CSV; None when it shows.
         since: The position of the base that the view grew from.
+        unknown: Keys of results before the latest view's position that were in no row; should an operator add such a
+            row, they are folded after all.
         views: The content of the CSV; while it is being replaced, the old one and the new one.
     """
 
@@ -52,6 +54,7 @@ class Checkpoint:
     guard_formulas: bool
     delimiter: str | None
     since: Position
+    unknown: tuple[str, ...]
     views: tuple[View, ...]
 
     @property
@@ -87,6 +90,7 @@ def load(storage: Storage, path: str) -> Checkpoint | None:
             record["guard_formulas"],
             record["delimiter"],
             _position(record["since"]),
+            tuple(record["unknown"]),
             views,
         )
     except UnsupportedFormat as error:
@@ -105,6 +109,7 @@ def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
         "guard_formulas": checkpoint.guard_formulas,
         "delimiter": checkpoint.delimiter,
         "since": _place(checkpoint.since),
+        "unknown": checkpoint.unknown,
         "views": [
             {"sha256": view.sha256, "position": _place(view.position), "crc": view.crc} for view in checkpoint.views
         ],

@@ -10,7 +10,9 @@ import codecs
 import dataclasses
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,17 +26,18 @@ import typer
 from eventcsv.errors import EventCsvError, InvalidEvent, LockTimeout, SessionActive
 from eventcsv.event import DEFAULT_KEY
 from eventcsv.facade import EventCsv
+from eventcsv.log import Durability  # noqa: TC001  # typer reads the annotations
 from eventcsv.masking import escaped, masked
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
     from eventcsv.compactor import CompactResult, ProgressCallback
     from eventcsv.event import Event
 
 _POLL_S: Final = 0.2
-_BEHIND_S: Final = 1.0
 _SHARE_OF_TIME: Final = 0.1
 _SHOWN: Final = 10
 
@@ -114,6 +117,16 @@ Formulas = Annotated[
         help="Put an apostrophe before text of results that a spreadsheet would take for a formula.",
     ),
 ]
+LockTimeoutS = Annotated[
+    float,
+    typer.Option(
+        "--lock-timeout",
+        metavar="SECONDS",
+        envvar="EVENTCSV_LOCK_TIMEOUT_S",
+        min=0.0,
+        help="How long to wait while another process holds the lock.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 
@@ -148,6 +161,7 @@ def compact(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     guard_formulas: Formulas = True,
+    lock_timeout_s: LockTimeoutS = 30.0,
     as_json: Json = False,
 ) -> None:
     """Bring CSV up to date with its event log.
@@ -156,7 +170,13 @@ def compact(
     edited it, their version becomes the new base, and a copy of it is kept.
     """
     job = EventCsv(
-        csv, key=key, backup_dir=backup_dir, delimiter=delimiter, encoding=encoding, guard_formulas=guard_formulas
+        csv,
+        key=key,
+        backup_dir=backup_dir,
+        lock_timeout_s=lock_timeout_s,
+        delimiter=delimiter,
+        encoding=encoding,
+        guard_formulas=guard_formulas,
     )
     output = _Output(as_json)
     if watch:
@@ -179,6 +199,7 @@ def replay(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     guard_formulas: Formulas = True,
+    lock_timeout_s: LockTimeoutS = 30.0,
     as_json: Json = False,
 ) -> None:
     """Rebuild CSV from a backup and the event log after it.
@@ -187,16 +208,22 @@ def replay(
     holds now, that is kept as a backup first.
     """
     job = EventCsv(
-        csv, key=key, backup_dir=backup_dir, delimiter=delimiter, encoding=encoding, guard_formulas=guard_formulas
+        csv,
+        key=key,
+        backup_dir=backup_dir,
+        lock_timeout_s=lock_timeout_s,
+        delimiter=delimiter,
+        encoding=encoding,
+        guard_formulas=guard_formulas,
     )
     with _progress_bar() as on_progress:
         result = job.replay(backup=backup, on_progress=on_progress)
     _finish(result, _Output(as_json))
 
 
-def _finish(result: CompactResult, output: _Output) -> NoReturn:
+def _finish(result: CompactResult, output: _Output, *, damaged: bool = False) -> NoReturn:
     output.show(_record(result), _report(result))
-    raise typer.Exit(Exit.DAMAGE if result.damage else Exit.FINE)
+    raise typer.Exit(Exit.DAMAGE if result.damage or damaged else Exit.FINE)
 
 
 def _record(result: CompactResult) -> dict[str, Any]:
@@ -216,12 +243,24 @@ def _report(result: CompactResult) -> Iterator[str]:
         yield _line("edited", "somebody had changed the CSV; their version is the new base")
     if result.added_columns:
         yield _line("added", f"{_plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
+    yield from _report_log(result)
+    if result.base:
+        yield _line("backup", f"{_near(result.base.path)} ({result.base.reason})")
+    if result.kept:
+        yield _line("backup", f"{_near(result.kept.path)} (the CSV as it was before)")
+    yield _line("took", f"{result.duration_s:.2f} s")
+
+
+def _report_log(result: CompactResult) -> Iterator[str]:
+    """Say what the log holds beside what was folded."""
     if result.unknown:
         count = sum(result.unknown.values())
         keys = _few(list(result.unknown))
         yield _line(
             "unknown", f"{count:,} {_plural('event', count)} for keys that are in no row; kept in the log: {keys}"
         )
+    if result.late:
+        yield _line("late", f"results recorded before their rows were added: {_few(list(result.late))}")
     if result.torn:
         torn = result.torn
         yield _line(
@@ -232,11 +271,6 @@ def _report(result: CompactResult) -> Iterator[str]:
         yield _line("damage", str(item))
     if len(result.damage) > _SHOWN:
         yield _line("", f"and {len(result.damage) - _SHOWN:,} more; --json lists all")
-    if result.base:
-        yield _line("backup", f"{_near(result.base.path)} ({result.base.reason})")
-    if result.kept:
-        yield _line("backup", f"{_near(result.kept.path)} (the CSV as it was before)")
-    yield _line("took", f"{result.duration_s:.2f} s")
 
 
 def _line(label: str, text: str) -> str:
@@ -262,26 +296,57 @@ def _plural(noun: str, count: int) -> str:
 
 
 def _watch(job: EventCsv, output: _Output) -> NoReturn:
-    """Compact whenever the log grew or the CSV was edited, until Ctrl-C."""
-    worst = Exit.FINE
+    """Compact whenever the log grew or the CSV was edited, until Ctrl-C or SIGTERM.
+
+    What an operator can mend (a CSV saved with broken quoting, a full disk) is said once, and tried again.
+    """
+    damaged = False
     seen: object = None
-    _say(f"watching {job.csv_path}; Ctrl-C ends it")
+    trouble = ""
+    _say(f"watching {_near(job.csv_path)}; Ctrl-C ends it")
+    with _stop_signals() as stop:
+        while not stop.is_set():
+            clock = time.perf_counter()
+            try:
+                state = job.fingerprint()
+                if state != seen or trouble:
+                    result = job.compact()
+                    seen = job.fingerprint() if result.position == job.end() else None
+                    damaged |= bool(result.damage)
+                    if result.changed or result.damage:
+                        output.show(_record(result), iter([_summary(result)]))
+                    trouble = ""
+            except (EventCsvError, OSError) as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    _say(f"eventcsv: {masked(trouble)}. Watching on")
+            took_s = time.perf_counter() - clock
+            stop.wait(max(_POLL_S, took_s / _SHARE_OF_TIME - took_s))
+    _say("stopped; the last state follows")
+    _finish(job.compact(), output, damaged=damaged)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C or SIGTERM sets; the second one strikes as ever."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        restore()
+
+    for number in numbers:
+        signal.signal(number, on_signal)
     try:
-        while True:
-            state = job.fingerprint()
-            took_s = 0.0
-            if state != seen:
-                clock = time.perf_counter()
-                result = job.compact()
-                took_s = time.perf_counter() - clock
-                seen = job.fingerprint() if result.position == job.end() else None
-                worst = max(worst, Exit.DAMAGE if result.damage else Exit.FINE)
-                if result.changed or result.damage:
-                    output.show(_record(result), iter([_summary(result)]))
-            time.sleep(max(_POLL_S, took_s / _SHARE_OF_TIME - took_s))
-    except KeyboardInterrupt:
-        _say("stopped; the last state follows")
-    _finish(job.compact(), output)
+        yield stop
+    finally:
+        restore()
 
 
 def _summary(result: CompactResult) -> str:
@@ -310,14 +375,10 @@ def emit(
         typer.Option("--set", metavar="COLUMN=TEXT", help="Set another column. Can be given several times."),
     ] = None,
     durability: Annotated[
-        str,
-        typer.Option(
-            "--durability",
-            metavar="disk|process",
-            help="What a recorded result survives: a power cut, or a crash only.",
-        ),
+        Durability, typer.Option("--durability", help="What a recorded result survives: a power cut, or a crash only.")
     ] = "disk",
     key: Key = DEFAULT_KEY,
+    lock_timeout_s: LockTimeoutS = 30.0,
     as_json: Json = False,
 ) -> None:
     """Append one result to the event log of CSV. Once this returns 0, the result survives a power cut.
@@ -325,9 +386,7 @@ def emit(
     CSV itself is brought up to date by `eventcsv compact`.
     """
     columns = _assigned(assignments or [])
-    if durability not in {"disk", "process"}:
-        raise typer.BadParameter(f"has to be disk or process, not {durability!r}", param_hint="--durability")
-    with EventCsv(csv, key=key, durability="disk" if durability == "disk" else "process") as job:
+    with EventCsv(csv, key=key, durability=durability, lock_timeout_s=lock_timeout_s) as job:
         event = job.emit_result(po, status, columns=columns)
     _Output(as_json).show(
         dataclasses.asdict(event), iter([f"recorded {event.key} {event.cells.get('STATUS', '')} as {event.id}"])

@@ -63,6 +63,7 @@ class CompactResult:
         edited: Whether somebody had edited the CSV; their version is the new base, kept in `base`.
         rebuilt: Why the whole log was replayed, or None when only what was new was folded.
         unknown: Keys that are in no row, with the number of their results folded this time. They stay in the log.
+        late: Keys whose rows were added to the CSV after their results were recorded; those results are in it now.
         added_columns: Columns that the CSV lacked.
         damage: What is damaged in the part of the log that was read.
         torn: An unfinished line at the log's end, or None. Normal after a crash: it was never acknowledged.
@@ -80,6 +81,7 @@ class CompactResult:
     edited: bool
     rebuilt: str | None
     unknown: dict[str, int]
+    late: tuple[str, ...]
     added_columns: tuple[str, ...]
     damage: tuple[Damage, ...]
     torn: Damage | None
@@ -99,6 +101,7 @@ class _Start:
         position: The events before it are in `table`.
         since: The position of the base that `table` grew from.
         crc: zlib.crc32 of the log between the two.
+        unknown: Keys of results before `position` that were in no row.
         current: The bytes of the CSV now, or None when it is gone.
         delimiter: The delimiter that had to be named.
         encoding: The encoding that had to be named to read `data`.
@@ -111,6 +114,7 @@ class _Start:
     position: Position
     since: Position
     crc: int
+    unknown: frozenset[str]
     current: bytes | None
     delimiter: str | None
     encoding: str | None = None
@@ -230,19 +234,24 @@ class Compactor:
         delimiter = self._delimiter or checkpoint.delimiter
         digest = sha256(current).hexdigest()
         view = checkpoint.view(digest)
+        unknown = frozenset(checkpoint.unknown)
         if view is None:
             masking.get_logger().info("view.edited", csv=self._csv_path)
             table = self._parse(current, delimiter, self._encoding)
             position = checkpoint.latest.position
-            return _Start(current, table, position, position, 0, current, delimiter, self._encoding, new_base=_EDITED)
+            return _Start(
+                current, table, position, position, 0, unknown, current, delimiter, self._encoding, new_base=_EDITED
+            )
         table = (
             self._resident[1]
             if self._resident and self._resident[0] == digest
             else self._parse(current, delimiter, None)
         )
         if not any(self._is_base(backup) for backup in self._backups.all()):
-            return _Start(current, table, view.position, view.position, 0, current, delimiter, new_base=_NONE_LEFT)
-        return _Start(current, table, view.position, checkpoint.since, view.crc, current, delimiter)
+            return _Start(
+                current, table, view.position, view.position, 0, unknown, current, delimiter, new_base=_NONE_LEFT
+            )
+        return _Start(current, table, view.position, checkpoint.since, view.crc, unknown, current, delimiter)
 
     def _valid_checkpoint(self, end: LogEnd) -> tuple[Checkpoint | None, str]:
         """Return the checkpoint when it can be believed, else None and why not."""
@@ -282,7 +291,9 @@ class Compactor:
             )
         table = self._parse(current, self._delimiter, self._encoding)
         first = self._log.first()
-        return _Start(current, table, first, first, 0, current, self._delimiter, self._encoding, new_base=_FIRST)
+        return _Start(
+            current, table, first, first, 0, frozenset(), current, self._delimiter, self._encoding, new_base=_FIRST
+        )
 
     def _from_named(self, name: str, end: LogEnd) -> _Start:
         """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
@@ -308,6 +319,7 @@ class Compactor:
             base.position,
             base.position,
             0,
+            frozenset(base.unknown),
             current,
             base.delimiter,
             base.encoding,
@@ -318,7 +330,9 @@ class Compactor:
 
     def _fold_onto(self, start: _Start, end: LogEnd) -> CompactResult:
         self._log.sync(start.position, end.position)
-        fold = Fold(start.table, guard_formulas=self._guard_formulas)
+        late = start.unknown.intersection(start.table.keys()) if start.unknown else frozenset()
+        before = self._fold_late(start, late) if late else start.table
+        fold = Fold(before, guard_formulas=self._guard_formulas)
         damage: list[Damage] = []
         crc, done = start.crc, 0
         total = self._log.size_bytes(start.position, end.position)
@@ -331,10 +345,10 @@ class Compactor:
         table = fold.result()
         for item in damage:
             masking.get_logger().warning("log.damage", place=str(item), log=self._log.directory)
-        untouched = start.encoding is None and not fold.touches_rows
+        untouched = start.encoding is None and table is start.table
         data = start.data if untouched else render(table)
         view = View(sha256(data).hexdigest(), end.position, crc)
-        base, kept = self._publish(start, data, view)
+        base, kept = self._publish(start, data, view, tuple(sorted((start.unknown - late).union(fold.unknown))))
         self._resident = (view.sha256, table)
         return CompactResult(
             csv_path=self._csv_path,
@@ -345,6 +359,7 @@ class Compactor:
             edited=start.new_base == _EDITED,
             rebuilt=start.rebuilt,
             unknown=fold.unknown,
+            late=tuple(sorted(late)),
             added_columns=table.names[len(start.table.names) :],
             damage=tuple(damage),
             torn=end.torn,
@@ -354,13 +369,22 @@ class Compactor:
             duration_s=0.0,
         )
 
-    def _publish(self, start: _Start, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
+    def _fold_late(self, start: _Start, late: frozenset[str]) -> Table:
+        """Fold the results that were recorded before an operator added their rows."""
+        fold = Fold(start.table, guard_formulas=self._guard_formulas, only=late)
+        for chunk in self._log.read(self._log.first(), start.position):
+            fold.add(chunk)  # its damage was reported when this part was folded first
+        return fold.result()
+
+    def _publish(
+        self, start: _Start, data: bytes, view: View, unknown: tuple[str, ...]
+    ) -> tuple[Backup | None, Backup | None]:
         """Put `data` in the CSV's place unless it is there; return the base and the kept copy made on the way."""
         base = kept = None
         if start.new_base:
             base = self._keep(start.data, start.new_base, start)
         if data == start.current:
-            self._save((view,), start)
+            self._save((view,), start, unknown)
             return base, kept
         if start.rebuilt:
             kept = self._keep_replaced(start.current)
@@ -369,10 +393,10 @@ class Compactor:
             # arrived there is none, and a run that is killed in between is a full replay again.
             self._forget()
             self._replace(self._rebuilt, start)
-            self._save((view,), start)
+            self._save((view,), start, unknown)
         else:
             self._write_temporary(self._temporary, data)
-            self._save((View(sha256(start.data).hexdigest(), start.position, start.crc), view), start)
+            self._save((View(sha256(start.data).hexdigest(), start.position, start.crc), view), start, unknown)
             self._replace(self._temporary, start)
         return base, kept
 
@@ -388,9 +412,15 @@ class Compactor:
             self._storage.sync_directory(self._log.directory)
         self._saved = self._verified = None
 
-    def _save(self, views: tuple[View, ...], start: _Start) -> None:
+    def _save(self, views: tuple[View, ...], start: _Start, unknown: tuple[str, ...]) -> None:
         checkpoint = Checkpoint(
-            self._log.identity(), self._log.key_column, self._guard_formulas, start.delimiter, start.since, views
+            log=self._log.identity(),
+            key_column=self._log.key_column,
+            guard_formulas=self._guard_formulas,
+            delimiter=start.delimiter,
+            since=start.since,
+            unknown=unknown,
+            views=views,
         )
         if self._saved is None or checkpoint not in {self._saved, replace(self._saved, views=self._saved.views[-1:])}:
             checkpoints.save(self._storage, self._checkpoint_path, checkpoint)
@@ -404,6 +434,7 @@ class Compactor:
             record_count=start.table.rows.height,
             log=self._log.identity(),
             position=start.position,
+            unknown=tuple(sorted(start.unknown)),
             delimiter=start.delimiter,
             encoding=start.encoding,
         )

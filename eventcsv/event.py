@@ -97,7 +97,7 @@ COLUMNS: Final = {
 
 _SHOWN: Final = 60
 
-_KNOWN_COLUMNS = frozenset(COLUMNS.values())
+_KEYWORDS: Final = {column: keyword for keyword, column in COLUMNS.items()}
 
 
 def column_id(name: str) -> str:
@@ -139,15 +139,18 @@ def check_cells(values: Mapping[str, object], *, key_column: str = DEFAULT_KEY) 
         InvalidEvent: A rule is broken; the error names the field and the rule.
     """
     cells: dict[str, str] = {}
+    known: dict[str, str] = {}
     for column, value in values.items():
         if value is None:
             continue
-        if column not in _KNOWN_COLUMNS:
+        keyword = _KEYWORDS.get(column)  # spelled as usual, as nearly all are
+        if keyword is None:
             _check_column(column, cells, key_column)
-        cells[column] = value if type(value) is str else _text(column, value)
-    if len(cells) != len({column_id(column) for column in cells}):
-        raise InvalidEvent("columns", f"two names of the same column, case aside, among {', '.join(cells)}")
-    _check_rules({_KEYWORD_OF.get(column_id(column), ""): text for column, text in cells.items()})
+            keyword = _KEYWORD_OF.get(column_id(column))
+        cells[column] = text = value if type(value) is str else _text(keyword or column, value)
+        if keyword:
+            known[keyword] = text
+    _check_rules(known)
     return cells
 
 
@@ -158,6 +161,8 @@ def _check_column(column: object, seen: Iterable[str], key_column: str) -> None:
         raise InvalidEvent("columns", "a column name must not be empty")
     if found := _CONTROL.search(column):
         raise InvalidEvent("columns", f"the name {column!r} holds the control character U+{ord(found[0]):04X}")
+    if column_id(column) in map(column_id, seen):
+        raise InvalidEvent("columns", f"{column!r} is given twice, case and surrounding blanks aside")
     if column_id(column) == column_id(key_column):
         raise InvalidEvent(column, "is the key column; an event sets the other columns of a row, never its key")
 
@@ -183,8 +188,7 @@ def _check_rules(cells: Mapping[str, str]) -> None:
         raise InvalidEvent("attachments_downloaded", f"is {downloaded}, more than the {found} of attachments_found")
 
 
-def _text(column: str, value: object) -> str:
-    field = _KEYWORD_OF.get(column_id(column), column)
+def _text(field: str, value: object) -> str:
     if isinstance(value, str):
         return str.__str__(value)  # a StrEnum member becomes its text
     if field == "last_processed" and isinstance(value, datetime):

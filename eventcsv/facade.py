@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CSV_VARIABLE = "EVENTCSV_CSV"
 BACKUP_DIR_VARIABLE = "EVENTCSV_BACKUP_DIR"
+_SECONDS = len("2025-10-02T12:43:11")
 
 
 class EventCsv:
@@ -149,14 +150,14 @@ class EventCsv:
         """
         if status is None:
             raise InvalidEvent("status", "is required: what came of the PO?")
-        now = datetime.now(UTC)
+        ts = utc_text(datetime.now(UTC))
         values: dict[str, object] = {
             COLUMNS["status"]: status,
             COLUMNS["supplier"]: supplier,
             COLUMNS["attachments_found"]: attachments_found,
             COLUMNS["attachments_downloaded"]: attachments_downloaded,
             COLUMNS["attachment_names"]: attachment_names,
-            COLUMNS["last_processed"]: utc_text(now, timespec="seconds") if last_processed is None else last_processed,
+            COLUMNS["last_processed"]: f"{ts[:_SECONDS]}Z" if last_processed is None else last_processed,
             COLUMNS["error_message"]: error_message,
             COLUMNS["download_folder"]: download_folder,
             COLUMNS["coupa_url"]: coupa_url,
@@ -166,7 +167,7 @@ class EventCsv:
             _refuse_repeated(values, columns)
             values |= columns
         cells = check_cells(values, key_column=self.key)
-        event = self._log.new_event(Kind.RESULT, check_key(key), cells, now=now)
+        event = self._log.new_event(Kind.RESULT, check_key(key), cells, ts)
         self._check_csv_exists()
         self._log.append(event)
         return event

@@ -42,18 +42,20 @@ class Fold:
     Args:
         table: What to fold onto.
         guard_formulas: Put an apostrophe before text that a spreadsheet would take for a formula.
+        only: Keys of the table to fold; by default all.
 
     Attributes:
         events: How many result lines were folded.
         unknown: For each key that is in no row, how many.
     """
 
-    def __init__(self, table: Table, *, guard_formulas: bool = True) -> None:
+    def __init__(self, table: Table, *, guard_formulas: bool = True, only: Iterable[str] | None = None) -> None:
         self.events = 0
         self.unknown: dict[str, int] = {}
         self._table = table
         self._guard_formulas = guard_formulas
-        self._keys = table.keys().unique()
+        self._row_keys = table.keys().alias("key")
+        self._keys = (self._row_keys if only is None else pl.Series(list(only), dtype=pl.String)).unique().implode()
         self._spellings = list(dict.fromkeys((*COLUMNS.values(), *filter(None, table.names))))
         self._target_of = {
             column_id(name): index for index, name in reversed(list(enumerate(table.names))) if column_id(name)
@@ -83,7 +85,7 @@ class Fold:
         _report_unknown_kinds(frame)
         results = frame.filter(pl.col("kind") == Kind.RESULT.value).with_columns(pl.col("key").str.strip_chars(BLANKS))
         self.events += results.height
-        known = results.filter(pl.col("key").is_in(self._keys.implode()))
+        known = results.filter(pl.col("key").is_in(self._keys))
         if known.height < results.height:
             for key, count in results.join(known, on="key", how="anti").group_by("key").len().sort("key").iter_rows():
                 self.unknown[key] = self.unknown.get(key, 0) + count
@@ -134,9 +136,7 @@ class Fold:
         new = self._parts[0].select(
             "key", *(raw_of(self._guarded(pl.col(name)), table.dialect).alias(f"new {name}") for name in targets)
         )
-        joined = table.rows.with_columns(table.keys().alias("key")).join(
-            new, on="key", how="left", maintain_order="left"
-        )
+        joined = table.rows.with_columns(self._row_keys).join(new, on="key", how="left", maintain_order="left")
         rows = joined.select(
             [
                 pl.coalesce(f"new {name}", name).alias(name) if name in targets else pl.col(name)

@@ -114,13 +114,11 @@ class FileLog(LogReader):
 
     # --- append ---
 
-    def new_event(self, kind: Kind, key: str, cells: dict[str, str], *, now: datetime | None = None) -> Event:
-        """Return an event with an id of this writer's and the present time."""
+    def new_event(self, kind: Kind, key: str, cells: dict[str, str], ts: str) -> Event:
+        """Return an event with an id of this writer's."""
         if self._pid != os.getpid():
             self._begin_again_after_fork()
-        return Event(
-            f"{self._writer}-{next(self._numbers)}", utc_text(now or datetime.now(UTC)), kind.value, key, cells
-        )
+        return Event(f"{self._writer}-{next(self._numbers)}", ts, kind.value, key, cells)
 
     def append(self, event: Event) -> None:
         """Append one event; once this returns, it is as durable as `durability` says.

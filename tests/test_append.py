@@ -421,7 +421,7 @@ def test_an_interrupt_leaves_no_lock_behind(job: EventCsv, csv_path: Path) -> No
 
 def test_history_counts_a_retried_event_once(job: EventCsv) -> None:
     """An id that stands in the log twice, after a retry, is one event."""
-    event = job._log.new_event(Kind.RESULT, "PO1", {"STATUS": "COMPLETED"})
+    event = job._log.new_event(Kind.RESULT, "PO1", {"STATUS": "COMPLETED"}, "2025-10-02T12:43:11.000000Z")
     job._log.append(event)
     job._log.append(event)
     assert [event] == list(job.history(" PO1 "))

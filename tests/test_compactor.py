@@ -97,6 +97,23 @@ def test_unknown_keys_are_counted_reported_and_kept(job: EventCsv, csv_path: Pat
     assert len(list(job.history("PO9"))) == 2
 
 
+def test_a_row_that_comes_late_gets_its_results(job: EventCsv, csv_path: Path) -> None:
+    """Results for a PO that the CSV lacked are folded once an operator adds its row, and by every replay after that."""
+    job.emit_result("PO9", "ERROR", error_message="x", last_processed="")
+    job.emit_result("PO9", "COMPLETED", last_processed="")
+    assert {"PO9": 2} == job.compact().unknown
+    csv_path.write_bytes(csv_path.read_bytes() + b"PO9;;\n")
+    job.emit_result("PO1", "COMPLETED", last_processed="")
+    result = EventCsv(csv_path).compact()
+    assert ("PO9",) == result.late
+    assert ["COMPLETED", "", "", "COMPLETED"] == statuses(csv_path)
+    view = csv_path.read_bytes()
+    (Path(job.log_dir) / "checkpoint.json").unlink()
+    assert (False, ("PO9",)) == ((again := EventCsv(csv_path).compact()).changed, again.late)
+    assert ((), False) == ((again := EventCsv(csv_path).compact()).late, again.changed)
+    assert view == csv_path.read_bytes()
+
+
 def test_formulas_from_the_web_are_disarmed(job: EventCsv, csv_path: Path) -> None:
     """Text of an event that a spreadsheet would run gets an apostrophe; the log keeps the text; there is a switch."""
     job.emit_result("PO1", "COMPLETED", supplier="=HYPERLINK(1)", columns={"a": "+1", "b": "'=x", "c": "a=b"})

@@ -41,7 +41,8 @@ def applied(rows: Rows, events: list[Event]) -> Rows:
 class OneJob(RuleBasedStateMachine):
     """A job on a real disk beside a model: the rows as they have to be, and the log as it has to be.
 
-    `rows` is what the CSV shows, `folded` how many of `events` are in it; `base` is the same pair for the newest base.
+    `rows` is what the CSV shows, `folded` how many of `events` are in it, `unknown` the keys of those without a row;
+    `base` is the same for the newest base.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,8 @@ class OneJob(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.rows: Rows = []
         self.folded = 0
-        self.base: tuple[Rows, int] | None = None
+        self.unknown: frozenset[str] = frozenset()
+        self.base: tuple[Rows, int, frozenset[str]] | None = None
         self.unadopted = False
         self.lost = False
 
@@ -84,13 +86,21 @@ class OneJob(RuleBasedStateMachine):
         self.check_compacted(edited=result.edited)
         assert all("torn" in item.reason for item in result.damage)
 
+    def fold(self) -> None:
+        """Fold what is new into the model, and first what was recorded before its row was there."""
+        keys = {row["PO_NUMBER"] for row in self.rows}
+        late = [event for event in self.events[: self.folded] if event.key in self.unknown & keys]
+        new = self.events[self.folded :]
+        self.rows = applied(self.rows, late + new)
+        self.unknown = (self.unknown | {event.key for event in new}) - keys
+        self.folded = len(self.events)
+        self.unadopted = self.lost = False
+
     def check_compacted(self, *, edited: bool) -> None:
         assert self.unadopted == edited
         if self.base is None or self.unadopted:
-            self.base = (self.rows, self.folded)
-        self.rows = applied(self.rows, self.events[self.folded :])
-        self.folded = len(self.events)
-        self.unadopted = self.lost = False
+            self.base = (self.rows, self.folded, self.unknown)
+        self.fold()
 
     @rule(at=st.integers(0, 60))
     def killed_in_compact(self, at: int) -> None:
@@ -101,10 +111,8 @@ class OneJob(RuleBasedStateMachine):
             self.job = EventCsv(self.path, durability="process")
             self.job.compact()
         if self.base is None or self.unadopted:
-            self.base = (self.rows, self.folded)
-        self.rows = applied(self.rows, self.events[self.folded :])
-        self.folded = len(self.events)
-        self.unadopted = self.lost = False
+            self.base = (self.rows, self.folded, self.unknown)
+        self.fold()
 
     @rule(at=st.integers(0, 12), key=st.sampled_from(KEYS))
     def killed_in_emit(self, at: int, key: str) -> None:
@@ -156,11 +164,12 @@ class OneJob(RuleBasedStateMachine):
         edited = self.path.read_bytes()
         assert self.base is not None
         result = self.job.replay()
-        self.rows, self.folded = applied(self.base[0], self.events[self.base[1] :]), len(self.events)
-        if self.unadopted and result.changed:
+        was_unadopted = self.unadopted
+        self.rows, self.folded, self.unknown = self.base
+        self.fold()
+        if was_unadopted and result.changed:
             assert result.kept is not None
             assert edited == Path(result.kept.path).read_bytes()
-        self.unadopted = self.lost = False
 
     @rule()
     def new_segment(self) -> None:

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CSV    ?= data/input/input.csv
+export CSV
 
 .PHONY: help compact watch test check format bench clean
 .DEFAULT_GOAL := help
@@ -27,16 +28,17 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# The sample is only ever copied to where nothing is.
-data/input/input.csv:
-	mkdir -p data/input
-	cp -R data/sample/. data/input/
+# The sample goes only to where nobody has a job yet: a log or a backup without its CSV is one that can be rebuilt.
+.PHONY: sample
+sample:
+	@if test "$$CSV" = data/input/input.csv && ! test -e data/input; then \
+	  mkdir -p data/input && cp -R data/sample/. data/input/ && echo 'The sample was copied to data/input.' >&2; fi
 
-compact: $(VENV)/installed $(if $(filter data/input/input.csv,$(CSV)),data/input/input.csv)
-	@$(BIN)/eventcsv compact '$(CSV)'
+compact: $(VENV)/installed sample
+	@$(BIN)/eventcsv compact "$$CSV"
 
-watch: $(VENV)/installed $(if $(filter data/input/input.csv,$(CSV)),data/input/input.csv)
-	@$(BIN)/eventcsv compact --watch '$(CSV)'
+watch: $(VENV)/installed sample
+	@$(BIN)/eventcsv compact --watch "$$CSV"
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest --numprocesses auto
@@ -54,5 +56,5 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/bench.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

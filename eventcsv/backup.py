@@ -81,6 +81,7 @@ class BackupStore:
     def __init__(self, directory: str, csv_path: str, storage: Storage) -> None:
         self.directory = directory
         self._storage = storage
+        self._unfinished = f".{sha256(os.fsencode(csv_path)).hexdigest()[:8]}.json.tmp"
         self._stem, self._suffix = os.path.splitext(os.path.basename(csv_path))
         stem = re.escape(self._stem)
         self._pattern = re.compile(rf"({stem}_\d{{8}}_\d{{6}}_[0-9A-Za-z-]+)\.json")
@@ -135,10 +136,10 @@ class BackupStore:
         try:
             # The metadata's temporary name stands first and goes last: it marks the CSV beside it as one of ours,
             # unfinished.
-            self._storage.write_new(f"{base}.json.tmp", sealed(_metadata(backup)))
+            self._storage.write_new(f"{base}{self._unfinished}", sealed(_metadata(backup)))
             self._storage.write_new(backup.path, data)
             self.read(backup)
-            self._storage.replace(f"{base}.json.tmp", f"{base}.json")
+            self._storage.replace(f"{base}{self._unfinished}", f"{base}.json")
         except OSError:
             with suppress(OSError):
                 self._clear_unfinished()
@@ -147,9 +148,9 @@ class BackupStore:
         return backup
 
     def _clear_unfinished(self) -> None:
-        """Remove what a crash left of a backup that was being made."""
+        """Remove what a crash left of a backup that was being made of this CSV; others may share the directory."""
         for name in self._storage.names(self.directory):
-            base = name.removesuffix(".json.tmp")
+            base = name.removesuffix(self._unfinished)
             if base != name and self._pattern.fullmatch(f"{base}.json"):
                 self._storage.remove_ours(os.path.join(self.directory, f"{base}{self._suffix}"))
                 self._storage.remove_ours(os.path.join(self.directory, name))
@@ -190,7 +191,8 @@ class BackupStore:
         Raises:
             BackupError: There is none.
         """
-        for backup in self.all():
+        elsewhere = os.path.dirname(name) and os.path.abspath(os.path.dirname(name)) != self.directory
+        for backup in [] if elsewhere else self.all():
             if os.path.basename(name) in {backup.name, f"{os.path.splitext(backup.name)[0]}.json"}:
                 return backup
         known = ", ".join(backup.name for backup in self.all()) or "none"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import orjson
 import typer
 
-from eventcsv.errors import EventCsvError, InvalidEvent, LockTimeout, SessionActive
+from eventcsv.errors import AppendError, EventCsvError, InvalidEvent, LockTimeout, SessionActive
 from eventcsv.event import DEFAULT_KEY
 from eventcsv.facade import EventCsv
 from eventcsv.log import Durability  # noqa: TC001  # typer reads the annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from eventcsv.compactor import CompactResult, ProgressCallback
     from eventcsv.event import Event
+    from eventcsv.scan import Damage
 
 _POLL_S: Final = 0.2
 _SHARE_OF_TIME: Final = 0.1
@@ -98,7 +100,7 @@ Delimiter = Annotated[
         "--delimiter",
         metavar="CHAR",
         callback=_one_character,
-        help="What stands between cells: one character, or tab. [default: shows from the header]",
+        help="The delimiter between cells: one character, or tab. [default: detected from the header]",
     ),
 ]
 Encoding = Annotated[
@@ -137,12 +139,24 @@ class _Output:
     as_json: bool
 
     def show(self, record: dict[str, Any], lines: Iterator[str]) -> None:
-        if self.as_json:
-            sys.stdout.buffer.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE, default=str))
+        try:
+            if self.as_json:
+                typer.echo(_json(record))
+            else:
+                for line in lines:
+                    typer.echo(escaped(line))
             sys.stdout.flush()
-        else:
-            for line in lines:
-                typer.echo(escaped(line))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _fail(f"standard output: {error.strerror}. The work itself was done, only its report is lost", Exit.FAILED)
+
+
+def _json(record: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(record, default=str).decode()
+    except TypeError:  # a path that is no UTF-8
+        return json.dumps(record, default=str)
 
 
 # --- compact and replay ------------------------------------------------------------------------------------------
@@ -154,7 +168,10 @@ def compact(
     *,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Go on until Ctrl-C, at most a second behind workers that somebody else runs."),
+        typer.Option(
+            "--watch",
+            help="Keep going until Ctrl-C: fold what workers record within about a second.",
+        ),
     ] = False,
     key: Key = DEFAULT_KEY,
     backup_dir: BackupDir = None,
@@ -164,10 +181,10 @@ def compact(
     lock_timeout_s: LockTimeoutS = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Bring CSV up to date with its event log.
+    """Bring the CSV up to date with its event log.
 
-    Only what is new is folded. CSV is replaced at once and whole, and not touched when nothing is new. When somebody
-    edited it, their version becomes the new base, and a copy of it is kept.
+    Only results that are new are folded in. The CSV is replaced in one step: whoever opens it sees the old version or
+    the new one. When nothing is new it is not touched. Edits are kept, and so is a copy of the edited version.
     """
     job = EventCsv(
         csv,
@@ -202,9 +219,9 @@ def replay(
     lock_timeout_s: LockTimeoutS = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Rebuild CSV from a backup and the event log after it.
+    """Rebuild the CSV from a backup and the event log after it.
 
-    This is the way back from a CSV that was broken, deleted or edited by mistake. When the result differs from what CSV
+    This is the way back from a CSV that was broken, deleted or edited by mistake. When the result differs from what it
     holds now, that is kept as a backup first.
     """
     job = EventCsv(
@@ -232,15 +249,18 @@ def _record(result: CompactResult) -> dict[str, Any]:
 
 def _report(result: CompactResult) -> Iterator[str]:
     """Say what a compaction did, in lines of a label and a text."""
-    state = "was brought up to date" if result.changed else "is up to date, nothing was written"
+    state = "was brought up to date" if result.changed else "is up to date and was not touched"
     yield f"{_near(result.csv_path)} {state}"
     yield _line("rows", f"{result.rows:,}, by status: {_statuses(result.by_status)}")
     place = f"the log's end (segment {result.position.segment}, byte {result.position.offset_bytes:,})"
     yield _line("folded", f"{result.events:,} {_plural('event', result.events)}, up to {place}")
     if result.rebuilt:
-        yield _line("rebuilt", f"from the start: {result.rebuilt}")
+        yield _line("rebuilt", result.rebuilt)
     if result.edited:
-        yield _line("edited", "somebody had changed the CSV; their version is the new base")
+        yield _line("edited", "the CSV was edited since the last time; the edits were kept, and a copy as a backup")
+    if result.stale:
+        count = f"{result.stale:,} {_plural('event', result.stale)}"
+        yield _line("", f"{count} that the edited version did not show were folded again: an editor does not reload")
     if result.added_columns:
         yield _line("added", f"{_plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
     yield from _report_log(result)
@@ -256,9 +276,8 @@ def _report_log(result: CompactResult) -> Iterator[str]:
     if result.unknown:
         count = sum(result.unknown.values())
         keys = _few(list(result.unknown))
-        yield _line(
-            "unknown", f"{count:,} {_plural('event', count)} for keys that are in no row; kept in the log: {keys}"
-        )
+        yield _line("unknown", f"{count:,} {_plural('event', count)} for keys that are in no row: {keys}")
+        yield _line("", "kept in the log, and folded once there is a row. A typo, blanks or lost leading zeros?")
     if result.late:
         yield _line("late", f"results recorded before their rows were added: {_few(list(result.late))}")
     if result.torn:
@@ -284,7 +303,7 @@ def _near(path: str) -> str:
 
 
 def _statuses(by_status: dict[str, int]) -> str:
-    return ", ".join(f"{status or '(none yet)'} {count:,}" for status, count in by_status.items()) or "no rows"
+    return _few([f"{status or '(none yet)'} {count:,}" for status, count in by_status.items()]) or "no rows"
 
 
 def _few(names: list[str]) -> str:
@@ -303,6 +322,7 @@ def _watch(job: EventCsv, output: _Output) -> NoReturn:
     damaged = False
     seen: object = None
     trouble = ""
+    rounds = 0
     _say(f"watching {_near(job.csv_path)}; Ctrl-C ends it")
     with _stop_signals() as stop:
         while not stop.is_set():
@@ -311,16 +331,20 @@ def _watch(job: EventCsv, output: _Output) -> NoReturn:
                 state = job.fingerprint()
                 if state != seen or trouble:
                     result = job.compact()
-                    seen = job.fingerprint() if result.position == job.end() else None
+                    seen = None if result.changed else state  # look once more after a change of our own
                     damaged |= bool(result.damage)
-                    if result.changed or result.damage:
+                    if not rounds or _is_news(result):
                         output.show(_record(result), iter([_summary(result)]))
                     trouble = ""
+                    rounds += 1
             except (EventCsvError, OSError) as error:
+                if not rounds:  # it never worked: rather a mistyped path than something that passes
+                    raise
                 if str(error) != trouble:
                     trouble = str(error)
                     _say(f"eventcsv: {masked(trouble)}. Watching on")
-            took_s = time.perf_counter() - clock
+            # The first round may have had hours to catch up with, which says nothing about the next.
+            took_s = time.perf_counter() - clock if rounds > 1 else 0.0
             stop.wait(max(_POLL_S, took_s / _SHARE_OF_TIME - took_s))
     _say("stopped; the last state follows")
     _finish(job.compact(), output, damaged=damaged)
@@ -349,9 +373,19 @@ def _stop_signals() -> Iterator[threading.Event]:
         restore()
 
 
+def _is_news(result: CompactResult) -> bool:
+    return bool(result.changed or result.damage or result.unknown or result.edited or result.rebuilt or result.base)
+
+
 def _summary(result: CompactResult) -> str:
-    damage = f", {len(result.damage)} damaged" if result.damage else ""
-    return f"{time.strftime('%H:%M:%S')}  +{result.events:,} events{damage}  {_statuses(result.by_status)}"
+    parts = [f"+{result.events:,} {_plural('event', result.events)}"]
+    parts += [f"{len(result.damage)} damaged"] * bool(result.damage)
+    parts += [f"for keys in no row: {_few(list(result.unknown))}"] * bool(result.unknown)
+    parts += ["edits kept"] * result.edited
+    parts += [f"{result.stale:,} folded again, not in the edited version"] * bool(result.stale)
+    parts += [f"rebuilt: {result.rebuilt}"] * bool(result.rebuilt)
+    parts += [f"added {', '.join(result.added_columns)}"] * bool(result.added_columns)
+    return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}  |  {_statuses(result.by_status)}"
 
 
 # --- emit and history --------------------------------------------------------------------------------------------
@@ -366,13 +400,19 @@ def emit(
     status: Annotated[
         str,
         typer.Argument(
-            metavar="STATUS", help="COMPLETED, NO_ATTACHMENTS, PARTIAL, ERROR, FAILED, PENDING, ...", show_default=False
+            metavar="STATUS",
+            help="COMPLETED, NO_ATTACHMENTS, PARTIAL, ERROR, FAILED, PENDING, or a word such as RATE_LIMIT.",
+            show_default=False,
         ),
     ],
     *,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="COLUMN=TEXT", help="Set another column. Can be given several times."),
+        typer.Option(
+            "--set",
+            metavar="COLUMN=TEXT",
+            help="Set another column; can be given several times.",
+        ),
     ] = None,
     durability: Annotated[
         Durability, typer.Option("--durability", help="What a recorded result survives: a power cut, or a crash only.")
@@ -400,7 +440,7 @@ def _assigned(assignments: list[str]) -> dict[str, str]:
         if not equals:
             raise typer.BadParameter(f"has to be COLUMN=TEXT, not {assignment!r}", param_hint="--set")
         if column in columns:
-            raise typer.BadParameter(f"{column} is given twice", param_hint="--set")
+            raise typer.BadParameter(f"{column!r} is given twice", param_hint="--set")
         columns[column] = text
     return columns
 
@@ -416,11 +456,16 @@ def history(
     """Show what the event log says of one PO, from the oldest event to the newest. Writes nothing."""
     job = EventCsv(csv, key=key)
     found = 0
-    for event in job.history(po):
+    damage: list[Damage] = []
+    for event in job.history(po, on_damage=damage.append):
         found += 1
         _Output(as_json).show(dataclasses.asdict(event), _event_lines(event))
+    for item in damage:
+        _say(f"eventcsv: {job.log_dir}: damaged, and perhaps about {po}: {item}")
+    if damage:
+        raise typer.Exit(Exit.DAMAGE)
     if not found:
-        _fail(f"{job.log_dir}: nothing about {po!r}. The key has to be exactly as in the CSV", Exit.FAILED)
+        _fail(f"{_near(job.log_dir)}: no events of {po!r}. If there is such a row, it has no result yet", Exit.FAILED)
 
 
 def _event_lines(event: Event) -> Iterator[str]:
@@ -499,9 +544,12 @@ def main() -> None:
     """Run the command line; every foreseeable error becomes one line on standard error and an exit code."""
     try:
         try:
+            _mend_streams()
             app(standalone_mode=True)
         except (LockTimeout, SessionActive) as error:
             _exit(str(error), Exit.HELD)
+        except AppendError as error:
+            _exit(str(error), Exit.HELD if isinstance(error.__cause__, LockTimeout) else Exit.FAILED)
         except InvalidEvent as error:
             _exit(f"{error}. Nothing was written", Exit.USAGE)
         except EventCsvError as error:
@@ -517,6 +565,16 @@ def main() -> None:
             )
     except KeyboardInterrupt:
         _exit("stopped; run it again to go on", Exit.FAILED)
+
+
+def _mend_streams() -> None:
+    """Make closed streams harmless, and characters that a terminal's encoding lacks visible."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as the process lives
+        else:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _exit(text: str, code: Exit) -> NoReturn:

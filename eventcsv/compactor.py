@@ -26,6 +26,7 @@ import polars as pl
 from eventcsv import checkpoint as checkpoints
 from eventcsv import masking
 from eventcsv.checkpoint import Checkpoint, View
+from eventcsv.edits import seen
 from eventcsv.errors import BackupError, CorruptLog, EventCsvError, InvalidCsv
 from eventcsv.event import COLUMNS, column_id
 from eventcsv.fold import Fold
@@ -61,6 +62,8 @@ class CompactResult:
         by_status: How many of them have which STATUS, the most frequent first; "" for none yet.
         changed: Whether the CSV was written; it is not touched when nothing is new.
         edited: Whether somebody had edited the CSV; their version is the new base, kept in `base`.
+        stale: How many results that version did not show, as its editor had loaded the CSV before they were recorded;
+            they were folded again.
         rebuilt: Why the whole log was replayed, or None when only what was new was folded.
         unknown: Keys that are in no row, with the number of their results folded this time. They stay in the log.
         late: Keys whose rows were added to the CSV after their results were recorded; those results are in it now.
@@ -79,6 +82,7 @@ class CompactResult:
     by_status: dict[str, int]
     changed: bool
     edited: bool
+    stale: int
     rebuilt: str | None
     unknown: dict[str, int]
     late: tuple[str, ...]
@@ -107,6 +111,7 @@ class _Start:
         encoding: The encoding that had to be named to read `data`.
         new_base: Why `data` has to be kept as a base, or None.
         rebuilt: Why the whole log is replayed, or None.
+        stale: How many results the edited CSV does not show because it was loaded before they were recorded.
     """
 
     data: bytes
@@ -120,6 +125,7 @@ class _Start:
     encoding: str | None = None
     new_base: str | None = None
     rebuilt: str | None = None
+    stale: int = 0
 
 
 class _EditedMeanwhile(Exception):  # a signal between two methods, no error
@@ -139,6 +145,7 @@ class Compactor:
         delimiter: Between cells; by default it shows.
         encoding: How to read a CSV that is not UTF-8; it is written back as UTF-8 with a byte order mark.
         guard_formulas: Put an apostrophe before text of events that a spreadsheet would take for a formula.
+        settle_s: How long an edited CSV must not have changed before it is taken for saved, in seconds.
         on_progress: Called with the bytes of the log folded so far and those to fold.
     """
 
@@ -152,6 +159,7 @@ class Compactor:
         delimiter: str | None = None,
         encoding: str | None = None,
         guard_formulas: bool = True,
+        settle_s: float = 1.0,
         on_progress: ProgressCallback | None = None,
     ) -> None:
         self.on_progress = on_progress
@@ -162,6 +170,7 @@ class Compactor:
         self._delimiter = delimiter
         self._encoding = encoding
         self._guard_formulas = guard_formulas
+        self._settle_s = settle_s
         directory, name = os.path.split(csv_path)
         self._temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
         self._rebuilt = os.path.join(directory, f".{name}.eventcsv.rebuilt.tmp")
@@ -234,24 +243,75 @@ class Compactor:
         delimiter = self._delimiter or checkpoint.delimiter
         digest = sha256(current).hexdigest()
         view = checkpoint.view(digest)
-        unknown = frozenset(checkpoint.unknown)
         if view is None:
-            masking.get_logger().info("view.edited", csv=self._csv_path)
-            table = self._parse(current, delimiter, self._encoding)
-            position = checkpoint.latest.position
-            return _Start(
-                current, table, position, position, 0, unknown, current, delimiter, self._encoding, new_base=_EDITED
-            )
+            return self._from_edited(self._settled(), checkpoint, delimiter)
+        if checkpoint.guard_formulas != self._guard_formulas:
+            return self._from_base(current, end, "the guard against formulas was turned on or off")
         table = (
             self._resident[1]
             if self._resident and self._resident[0] == digest
             else self._parse(current, delimiter, None)
         )
         if not any(self._is_base(backup) for backup in self._backups.all()):
-            return _Start(
-                current, table, view.position, view.position, 0, unknown, current, delimiter, new_base=_NONE_LEFT
+            since, crc, new_base = view.position, 0, _NONE_LEFT
+        else:
+            since, crc, new_base = checkpoint.since, view.crc, None
+        return _Start(
+            data=current,
+            table=table,
+            position=view.position,
+            since=since,
+            crc=crc,
+            unknown=frozenset(checkpoint.unknown),
+            current=current,
+            delimiter=delimiter,
+            new_base=new_base,
+        )
+
+    def _settled(self) -> bytes:
+        """Return the CSV once it has not changed for a while: half a file that is being saved is no edit."""
+        for _ in range(_ATTEMPTS):
+            status = self._storage.stat(self._csv_path)
+            age_s = time.time() - status.st_mtime if status else 0.0
+            if not 0 <= age_s < self._settle_s:
+                break
+            time.sleep(self._settle_s - age_s)
+        current = self._current()
+        if current is None:
+            raise _EditedMeanwhile
+        return current
+
+    def _from_edited(self, current: bytes, checkpoint: Checkpoint, delimiter: str | None) -> _Start:
+        """Start from a CSV that somebody edited, at the place in the log that it shows it has seen."""
+        masking.get_logger().info("view.edited", csv=self._csv_path)
+        table = self._parse(current, delimiter, self._encoding)
+        latest = checkpoint.latest.position
+        position, stale = latest, 0
+        oldest = next((base for base in reversed(self._backups.all()) if self._is_base(base)), None)
+        if oldest is not None and oldest.position is not None and oldest.position < latest:
+            first = parse(
+                self._backups.read(oldest),
+                source=oldest.path,
+                key=self._log.key_column,
+                delimiter=oldest.delimiter,
+                encoding=oldest.encoding,
             )
-        return _Start(current, table, view.position, checkpoint.since, view.crc, unknown, current, delimiter)
+            chunks = self._log.read(oldest.position, latest)
+            found = seen(table, first, chunks, guard_formulas=self._guard_formulas)
+            position, stale = (found.position or oldest.position, found.unseen) if found.unseen else (latest, 0)
+        return _Start(
+            data=current,
+            table=table,
+            position=position,
+            since=position,
+            crc=0,
+            unknown=frozenset(checkpoint.unknown),
+            current=current,
+            delimiter=delimiter,
+            encoding=self._encoding,
+            new_base=_EDITED,
+            stale=stale,
+        )
 
     def _valid_checkpoint(self, end: LogEnd) -> tuple[Checkpoint | None, str]:
         """Return the checkpoint when it can be believed, else None and why not."""
@@ -261,11 +321,8 @@ class Compactor:
         identity = self._log.identity()
         if identity is not None and found.log != identity:
             return None, "the checkpoint was of another log"
-        if (
-            column_id(found.key_column) != column_id(self._log.key_column)
-            or found.guard_formulas != self._guard_formulas
-        ):
-            return None, "the key column or the guard against formulas was set otherwise"
+        if column_id(found.key_column) != column_id(self._log.key_column):
+            return None, "the checkpoint was of another key column"
         if any(view.position > end.position for view in found.views):
             return None, "the log is shorter than the checkpoint says"
         if found != self._verified:
@@ -292,7 +349,16 @@ class Compactor:
         table = self._parse(current, self._delimiter, self._encoding)
         first = self._log.first()
         return _Start(
-            current, table, first, first, 0, frozenset(), current, self._delimiter, self._encoding, new_base=_FIRST
+            data=current,
+            table=table,
+            position=first,
+            since=first,
+            crc=0,
+            unknown=frozenset(),
+            current=current,
+            delimiter=self._delimiter,
+            encoding=self._encoding,
+            new_base=_FIRST,
         )
 
     def _from_named(self, name: str, end: LogEnd) -> _Start:
@@ -314,16 +380,16 @@ class Compactor:
             data, source=base.path, key=self._log.key_column, delimiter=base.delimiter, encoding=base.encoding
         )
         return _Start(
-            data,
-            table,
-            base.position,
-            base.position,
-            0,
-            frozenset(base.unknown),
-            current,
-            base.delimiter,
-            base.encoding,
-            rebuilt=f"{reason}; from {base.name}",
+            data=data,
+            table=table,
+            position=base.position,
+            since=base.position,
+            crc=0,
+            unknown=frozenset(base.unknown),
+            current=current,
+            delimiter=base.delimiter,
+            encoding=base.encoding,
+            rebuilt=f"from {base.name} and the log after it: {reason}",
         )
 
     # --- fold and publish ---
@@ -357,6 +423,7 @@ class Compactor:
             by_status=_by_status(table),
             changed=data != start.current,
             edited=start.new_base == _EDITED,
+            stale=start.stale,
             rebuilt=start.rebuilt,
             unknown=fold.unknown,
             late=tuple(sorted(late)),

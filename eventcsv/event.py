@@ -30,8 +30,8 @@ FORMAT_VERSION: Final = 1
 MAX_LINE_BYTES: Final = 1 << 20
 DEFAULT_KEY: Final = "PO_NUMBER"
 
-BLANKS: Final = " \t\r\n\u00a0"
-"""What does not count at either end of a key or a column name."""
+BLANKS: Final = " \t\n\v\f\r\x85\xa0\u1680\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200C)))
+"""What does not count at either end of a key or a column name: white space, and what looks like nothing at all."""
 
 CRC_BYTES: Final = len(b',"crc":"00000000"}')
 

@@ -13,19 +13,32 @@ from typing import TYPE_CHECKING, Any, Self
 import orjson
 
 from eventcsv.errors import EventCsvError, InvalidCsv, InvalidEvent
-from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, Event, Kind, Status, check_cells, check_key, utc_text
+from eventcsv.event import (
+    BLANKS,
+    COLUMNS,
+    DEFAULT_KEY,
+    Event,
+    Kind,
+    Status,
+    check_cells,
+    check_key,
+    column_id,
+    utc_text,
+)
 from eventcsv.log import Durability, FileLog
 from eventcsv.scan import events
 from eventcsv.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eventcsv.compactor import Compactor, CompactResult, ProgressCallback
-    from eventcsv.scan import Position
+    from eventcsv.scan import Damage, Position
 
 CSV_VARIABLE = "EVENTCSV_CSV"
 BACKUP_DIR_VARIABLE = "EVENTCSV_BACKUP_DIR"
+_LAST_PROCESSED = COLUMNS["last_processed"]
+_HEAD_BYTES = 64 << 10
 _SECONDS = len("2025-10-02T12:43:11")
 
 
@@ -46,6 +59,7 @@ class EventCsv:
         delimiter: What stands between cells, one character; by default it shows from the header.
         encoding: How to read a CSV that is not UTF-8. It is written back as UTF-8 with a byte order mark.
         guard_formulas: Put an apostrophe before text of results that a spreadsheet would take for a formula.
+        settle_s: How long the CSV must not have changed before a new version of it is taken for saved, in seconds.
 
     Example:
         >>> job = EventCsv("data/input/input.csv")
@@ -66,19 +80,21 @@ class EventCsv:
         delimiter: str | None = None,
         encoding: str | None = None,
         guard_formulas: bool = True,
+        settle_s: float = 1.0,
     ) -> None:
         if not key.strip(BLANKS):
             raise InvalidEvent("key", "the key column has to have a name")
         # Absolute, because a worker may change its directory.
         self.csv_path = os.path.abspath(csv_path)
         stem, suffix = os.path.splitext(self.csv_path)
-        directory = log or f"{stem if suffix.lower() == '.csv' else self.csv_path}.events"
+        directory = log or f"{stem if suffix == '.csv' else self.csv_path}.events"
         beside = os.path.join(os.path.dirname(self.csv_path), "backup")
         self.backup_dir = os.path.abspath(backup_dir or os.environ.get(BACKUP_DIR_VARIABLE) or beside)
         self.key = key
         self._delimiter = delimiter
         self._encoding = encoding
         self._guard_formulas = guard_formulas
+        self._settle_s = settle_s
         self._storage = Storage()
         self._log = FileLog(
             os.path.abspath(directory),
@@ -157,12 +173,14 @@ class EventCsv:
             COLUMNS["attachments_found"]: attachments_found,
             COLUMNS["attachments_downloaded"]: attachments_downloaded,
             COLUMNS["attachment_names"]: attachment_names,
-            COLUMNS["last_processed"]: f"{ts[:_SECONDS]}Z" if last_processed is None else last_processed,
+            _LAST_PROCESSED: f"{ts[:_SECONDS]}Z" if last_processed is None else last_processed,
             COLUMNS["error_message"]: error_message,
             COLUMNS["download_folder"]: download_folder,
             COLUMNS["coupa_url"]: coupa_url,
         }
         if columns:
+            if last_processed is None and any(column_id(str(name)) == column_id(_LAST_PROCESSED) for name in columns):
+                del values[_LAST_PROCESSED]
             values = {name: value for name, value in values.items() if value is not None}
             _refuse_repeated(values, columns)
             values |= columns
@@ -176,9 +194,28 @@ class EventCsv:
         """Refuse a mistyped path before the first append, instead of making a log beside nothing."""
         if self._csv_seen:
             return
-        if not self._storage.check_regular(self.csv_path) and not self._storage.exists(self.log_dir):
-            raise InvalidCsv(f"{self.csv_path}: there is no such file, and no event log of it either. Check the path")
+        csv_is_there = self._storage.check_regular(self.csv_path)
+        if not self._storage.exists(self.log_dir):
+            if not csv_is_there:
+                raise InvalidCsv(
+                    f"{self.csv_path}: there is no such file, and no event log of it either. Check the path"
+                )
+            self._check_key_column()
         self._csv_seen = True
+
+    def _check_key_column(self) -> None:
+        """Refuse to begin a log for a key column that the CSV's first line does not hold; it could never be folded."""
+        fd = self._storage.open_regular(self.csv_path, os.O_RDONLY)
+        try:
+            head = self._storage.pread(fd, _HEAD_BYTES, 0)
+        finally:
+            self._storage.close(fd)
+        line = head.decode("utf-8-sig", errors="replace").partition("\n")[0]
+        if "\0" not in line and line.strip() and column_id(self.key) not in line.casefold():
+            raise InvalidCsv(
+                f"{self.csv_path}, line 1: has no column {self.key!r}. "
+                "Name the key column: key=..., or --key on the command line"
+            )
 
     def close(self) -> None:
         """Close the log; the next result opens it again. One that is never closed loses nothing."""
@@ -236,11 +273,12 @@ class EventCsv:
         view = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else ()
         return (self.end(), *view)
 
-    def history(self, key: str) -> Iterator[Event]:
+    def history(self, key: str, *, on_damage: Callable[[Damage], object] | None = None) -> Iterator[Event]:
         """Yield the events of one PO in the order of the log, an event that was appended twice by a retry only once.
 
         Args:
             key: The PO.
+            on_damage: Called with each damaged stretch of the log, which may have been about this PO.
 
         Raises:
             InvalidEvent: `key` cannot be the key of a row.
@@ -252,6 +290,9 @@ class EventCsv:
         needle = orjson.dumps(wanted)[1:-1]
         seen: set[str] = set()
         for chunk in self._log.read(self._log.first(), self._log.end().position):
+            if on_damage:
+                for damage in chunk.damage:
+                    on_damage(damage)
             if needle not in chunk.lines:
                 continue
             for event in events(chunk)[0]:
@@ -272,6 +313,7 @@ class EventCsv:
             delimiter=self._delimiter,
             encoding=self._encoding,
             guard_formulas=self._guard_formulas,
+            settle_s=self._settle_s,
         )
 
 
@@ -281,16 +323,24 @@ def _refuse_repeated(values: Mapping[str, object], columns: Mapping[str, object]
             raise InvalidEvent("columns", f"{name} is given twice, as an argument and in columns")
 
 
-_jobs: dict[str, EventCsv] = {}
+_jobs: dict[tuple[str, str], EventCsv] = {}
 
 
-def emit_result(key: str, status: str | Status, *, csv: str | os.PathLike[str] | None = None, **details: Any) -> Event:  # noqa: ANN401
+def emit_result(  # the details are those of the method, which checks them
+    key: str,
+    status: str | Status,
+    *,
+    csv: str | os.PathLike[str] | None = None,
+    key_column: str = DEFAULT_KEY,
+    **details: Any,  # noqa: ANN401
+) -> Event:
     """Record the result of one PO, from wherever a worker is: `EventCsv.emit_result` without an EventCsv at hand.
 
     Args:
         key: The PO.
         status: What came of it.
         csv: The CSV; by default the one that EVENTCSV_CSV names.
+        key_column: The column that identifies a row.
         details: The keyword arguments of `EventCsv.emit_result`.
 
     Returns:
@@ -304,7 +354,8 @@ def emit_result(key: str, status: str | Status, *, csv: str | os.PathLike[str] |
     path = csv or os.environ.get(CSV_VARIABLE)
     if not path:
         raise EventCsvError(f"emit_result: which CSV? Give csv=..., or set {CSV_VARIABLE}")
-    job = _jobs.get(os.path.abspath(path))
+    name = (os.path.abspath(path), key_column)
+    job = _jobs.get(name)
     if job is None:
-        job = _jobs.setdefault(os.path.abspath(path), EventCsv(path))
+        job = _jobs.setdefault(name, EventCsv(path, key=key_column))
     return job.emit_result(key, status, **details)

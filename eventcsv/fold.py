@@ -152,6 +152,11 @@ class Fold:
         return pl.when(risky).then(pl.concat_str(pl.lit("'"), text)).otherwise(text)
 
 
+def guarded(text: str) -> str:
+    """Return the text of a cell for the text of an event, as `Fold` makes it unless it is told not to."""
+    return f"'{text}" if text[:1] and text[0] in FORMULA_STARTS else text
+
+
 def _names(known: Iterable[str], found: Iterable[Event]) -> Iterator[str]:
     yield from known
     for event in found:

@@ -42,17 +42,12 @@ _SECRETS_IN_TEXT: Final = (
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_\w{20,}|\bxox[abprs]-[\w-]{10,}"), MASK),
     (re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+"), MASK),
 )
-_LINE_ENDS = re.compile("[\r\n]")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]")
 
 
 def escaped(text: str) -> str:
     """Return `text` with control characters as escapes, so that it cannot steer a terminal or forge a line."""
-    return _CONTROL.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def masked(text: str) -> str:
@@ -67,8 +62,7 @@ def masked_value(name: str, value: object) -> object:
     if _SECRET_NAME.search(name) and value is not None:
         return MASK
     if isinstance(value, str):
-        text = masked(value)
-        return text if name == "exception" else _LINE_ENDS.sub(_escape, text)  # a traceback keeps its lines
+        return "\n".join(map(masked, value.split("\n"))) if name == "exception" else masked(value)
     if isinstance(value, dict):
         return {masked(str(key)): masked_value(str(key), item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -74,6 +74,11 @@ class Chunk:
     damage: tuple[Damage, ...]
     crc: int
 
+    @property
+    def number(self) -> int:
+        """The number of the segment."""
+        return int(self.segment.removeprefix("events-").removesuffix(".jsonl"))
+
 
 def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple[Damage, ...]]:
     """Return the lines in `raw` whose checksum holds, how many they are, and the damage between them.
@@ -166,18 +171,26 @@ def events(chunk: Chunk) -> tuple[list[Event], tuple[Damage, ...]]:
 
     This is the careful way, at some microseconds a line; `fold` takes it when a chunk does not add up.
     """
-    found: list[Event] = []
     damage = list(chunk.damage)
+    found = [event for _, event in _placed(chunk, damage)]
+    return found, tuple(sorted(damage, key=lambda item: item.offset_bytes))
+
+
+def placed_events(chunk: Chunk) -> Iterator[tuple[int, Event]]:
+    """Yield the events of a chunk, each with the byte of its segment at which its line ends."""
+    return _placed(chunk, [])
+
+
+def _placed(chunk: Chunk, damage: list[Damage]) -> Iterator[tuple[int, Event]]:
     lines = chunk.raw.split(b"\n")
     lines.pop()
     for start, line in _judged(chunk.offset_bytes, lines):
         if not isinstance(line, bytes) or (start == 0 and _HEADER in line):
             continue
         try:
-            found.append(decode(line))
+            yield start + len(line) + 1, decode(line)
         except UnsupportedFormat:
             raise
         except ValueError:
             reason = "the checksum holds, but it is not an event"
             damage.append(Damage(chunk.segment, start, len(line) + 1, reason))
-    return found, tuple(sorted(damage, key=lambda item: item.offset_bytes))

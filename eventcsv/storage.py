@@ -263,12 +263,15 @@ class Storage:
         return True
 
     def make_directory(self, path: str) -> None:
-        """Make a directory for its owner only, unless it is there; either way its name is durable afterwards."""
+        """Make a directory for its owner only, and those above it; its name is durable afterwards, new or not."""
+        above = os.path.dirname(path)
+        if not self.exists(above):
+            self.make_directory(above)
         try:
             self.mkdir(path)
         except FileExistsError:
             self.has_directory(path)
-        self.sync_directory(os.path.dirname(path))
+        self.sync_directory(above)
 
     def wait_for_lock(self, fd: int, path: str, timeout_s: float) -> None:
         """Take the exclusive lock of an open file.
@@ -319,7 +322,9 @@ class Storage:
 
 def _unsafe(path: str, status: os.stat_result | None, *, wanted: str = "a regular file of yours") -> str:
     what = "something else" if status is None else _description(status)
-    return f"{path}: is {what}, not {wanted}. It was left untouched; move it away and try again"
+    return (
+        f"{path}: is {what}, not {wanted}. It was left untouched: run as its owner, or see what it is and move it away"
+    )
 
 
 def _check_regular(path: str, status: os.stat_result) -> None:
@@ -336,11 +341,11 @@ def _description(status: os.stat_result) -> str:
         (stat.S_ISCHR, "a device"),
         (stat.S_ISBLK, "a device"),
     )
-    for test, name in tests:
-        if test(status.st_mode):
-            return name
+    name = next((name for test, name in tests if test(status.st_mode)), "a file")
     if status.st_uid != os.geteuid():
-        return f"a file of user {status.st_uid}"
+        return f"{name} of user {status.st_uid}, and you are user {os.geteuid()}"
+    if name != "a file":
+        return name
     return f"a file with {status.st_nlink} names (hard links)" if status.st_nlink > 1 else "a file"
 
 

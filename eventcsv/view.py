@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -182,6 +183,8 @@ def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, bool]
     """Return the text of the file and whether it is to be written with a byte order mark."""
     if encoding is not None and not data.startswith(_BOM):
         return _decoded_as(data, source, encoding)
+    if data.startswith(b"PK\x03\x04"):
+        raise InvalidCsv(f"{source}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8'")
     if data.startswith(_UTF16_BOMS):
         raise InvalidCsv(
             f"{source}: is UTF-16, not UTF-8. Save it as 'CSV UTF-8', or name the encoding: --encoding utf-16"
@@ -210,6 +213,11 @@ def _decoded_as(data: bytes, source: str, encoding: str) -> tuple[str, bool]:
         raise InvalidCsv(f"{source}: there is no encoding {encoding!r}; try utf-8, cp1252, utf-16 or latin-1") from None
     except UnicodeError as error:
         raise InvalidCsv(f"{source}: is not {encoding}: {error}. Name the encoding that it was saved in") from None
+    if len(text) == len(data) and not data.isascii():
+        with suppress(
+            UnicodeDecodeError
+        ):  # bytes that were not meant as UTF-8 hardly ever are: it was converted before
+            return data.decode(), False
     was_utf8 = encoding.lower().replace("-", "").replace("_", "") in {"utf8", "utf8sig"}
     return text.removeprefix("\ufeff"), data.startswith(_BOM) if was_utf8 else True
 
@@ -348,7 +356,7 @@ def _ragged(source: str, line: int, row: Sequence[str], width: int) -> InvalidCs
 def _cells(text: str, delimiter: str, source: str, at: int) -> Iterator[tuple[str, str, int]]:
     """Yield each raw cell from `at` on, what ends it (delimiter, line end, "" at the end) and where that ends."""
     mark = re.escape(delimiter)
-    pattern = re.compile(rf'("[^"]*(?:""[^"]*)*"|[^"{mark}\r\n][^{mark}\r\n]*|)({mark}|\r\n|\n|\r|\Z)')
+    pattern = re.compile(rf'("[^"]*+(?:""[^"]*+)*+"|[^"{mark}\r\n][^{mark}\r\n]*|)({mark}|\r\n|\n|\r|\Z)')
     open_row = False
     while at < len(text) or open_row:  # behind a delimiter there is one more cell, even at the end of the file
         found = pattern.match(text, at)
@@ -361,7 +369,7 @@ def _cells(text: str, delimiter: str, source: str, at: int) -> Iterator[tuple[st
 
 def _broken_quotes(text: str, at: int, source: str) -> InvalidCsv:
     where = f"{source}, line {_line(text, at)}"
-    closed = re.compile(r'"[^"]*(?:""[^"]*)*"').match(text, at)
+    closed = re.compile(r'"[^"]*+(?:""[^"]*+)*+"').match(text, at)
     if closed is None:
         return InvalidCsv(f"{where}: a quote is opened and never closed: {text[at : at + 40]!r}. Close it")
     return InvalidCsv(

@@ -174,3 +174,40 @@ def test_a_closed_pipe_is_no_traceback(job: EventCsv, csv_path: Path) -> None:
         check=False,
     )
     assert (1, "") == (len(done.stdout.splitlines()), done.stderr)
+
+
+def test_history_says_when_a_line_may_be_missing(job: EventCsv, csv_path: Path) -> None:
+    """A damaged line may have been about the PO that is asked for: exit 3, and the place on stderr."""
+    job.emit_result("PO1", "ERROR", error_message="first")
+    job.emit_result("PO1", "COMPLETED")
+    segment_of(job).write_bytes(segment_of(job).read_bytes().replace(b"first", b"worst"))
+    done = run("history", csv_path, "PO1")
+    assert (3, True, True) == (done.returncode, "COMPLETED" in done.stdout, "checksum" in done.stderr)
+
+
+def test_a_value_cannot_pretend_to_be_an_event(job: EventCsv, csv_path: Path) -> None:
+    """A line end in a value is shown as an escape, so history has a line for each cell and no other."""
+    job.emit_result("PO1", "ERROR", error_message="x\n2099-01-01T00:00:00.000000Z  result  aaaaaaaaaaaa-00-1")
+    assert 4 == len(run("history", csv_path, "PO1").stdout.splitlines())
+
+
+def test_a_log_is_not_begun_for_a_column_that_is_not_there(csv_path: Path) -> None:
+    """A forgotten --key is noticed with the first result, not after hours of them."""
+    csv_path.write_text("ORDER;STATUS\n1;\n")
+    done = run("emit", csv_path, "1", "COMPLETED")
+    assert (1, True) == (done.returncode, "--key" in done.stderr)
+    assert 0 == run("emit", csv_path, "1", "COMPLETED", "--key", "order").returncode
+    assert 0 == run("compact", csv_path, "--key", "ORDER").returncode
+
+
+def test_closed_streams_are_survived(csv_path: Path) -> None:
+    """Without stdout or stderr the work is done all the same; a full one is named, and what it does not mean."""
+    for redirection, code in ((">&-", 0), ("2>&-", 0), (">/dev/full", 1)):
+        done = run_shell(f"{' '.join(COMMAND)} emit {csv_path} PO1 COMPLETED --json {redirection}")
+        assert (code, "") == (done.returncode, done.stderr.partition("eventcsv: standard output")[0])
+    assert 3 == len(run("history", csv_path, "PO1", "--json").stdout.splitlines())
+
+
+def run_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a shell."""
+    return subprocess.run(command, shell=True, capture_output=True, text=True, check=False)

@@ -56,6 +56,8 @@ class OneJob(RuleBasedStateMachine):
         self.base: tuple[Rows, int, frozenset[str]] | None = None
         self.unadopted = False
         self.lost = False
+        self.first: Rows = []
+        self.view = b""
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -86,6 +88,20 @@ class OneJob(RuleBasedStateMachine):
         self.check_compacted(edited=result.edited)
         assert all("torn" in item.reason for item in result.damage)
 
+    def seen(self) -> int:
+        """Return how many events the edited rows have seen: up to the last one that nothing else explains."""
+        keys = {row["PO_NUMBER"] for row in self.rows}
+        known = self.events[: self.folded]
+        for count in range(self.folded, 0, -1):
+            event, earlier = known[count - 1], known[: count - 1]
+            for column, text in event.cells.items():
+                shown = {row.get(column, "") for row in self.rows if row["PO_NUMBER"] == event.key}
+                at_first = {row.get(column, "") for row in self.first if row["PO_NUMBER"] == event.key} or {""}
+                others = {other.cells.get(column) for other in earlier if other.key == event.key}
+                if text in shown and text not in others and not shown & at_first:
+                    return count
+        return 0 if any(event.key in keys for event in known) else self.folded
+
     def fold(self) -> None:
         """Fold what is new into the model, and first what was recorded before its row was there."""
         keys = {row["PO_NUMBER"] for row in self.rows}
@@ -95,9 +111,14 @@ class OneJob(RuleBasedStateMachine):
         self.unknown = (self.unknown | {event.key for event in new}) - keys
         self.folded = len(self.events)
         self.unadopted = self.lost = False
+        self.view = self.path.read_bytes()
 
     def check_compacted(self, *, edited: bool) -> None:
-        assert self.unadopted == edited
+        assert self.unadopted or not edited
+        if self.base is None:
+            self.first = self.rows
+        if self.unadopted:
+            self.folded = self.seen()
         if self.base is None or self.unadopted:
             self.base = (self.rows, self.folded, self.unknown)
         self.fold()
@@ -110,6 +131,10 @@ class OneJob(RuleBasedStateMachine):
         except Killed:
             self.job = EventCsv(self.path, durability="process")
             self.job.compact()
+        if self.base is None:
+            self.first = self.rows
+        if self.unadopted:
+            self.folded = self.seen()
         if self.base is None or self.unadopted:
             self.base = (self.rows, self.folded, self.unknown)
         self.fold()
@@ -148,7 +173,7 @@ class OneJob(RuleBasedStateMachine):
         self.write(rows)
         if before != self.path.read_bytes():
             self.rows = rows
-            self.unadopted = self.base is not None
+            self.unadopted = self.base is not None and self.view != self.path.read_bytes()
 
     @precondition(lambda self: self.base is not None and not self.unadopted)
     @rule()

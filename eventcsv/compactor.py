@@ -203,7 +203,7 @@ class Compactor:
             OSError: The disk said no; the CSV is the old one.
         """
         if backup is None:
-            return self._exclusively(lambda end: self._from_base(self._current(), end, "asked for"))
+            return self._exclusively(self._from_newest_base)
         self._backups.find(backup)  # an unknown one is refused before anything is made
         return self._exclusively(lambda end: self._from_named(backup, end))
 
@@ -285,20 +285,7 @@ class Compactor:
         """Start from a CSV that somebody edited, at the place in the log that it shows it has seen."""
         masking.get_logger().info("view.edited", csv=self._csv_path)
         table = self._parse(current, delimiter, self._encoding)
-        latest = checkpoint.latest.position
-        position, stale = latest, 0
-        oldest = next((base for base in reversed(self._backups.all()) if self._is_base(base)), None)
-        if oldest is not None and oldest.position is not None and oldest.position < latest:
-            first = parse(
-                self._backups.read(oldest),
-                source=oldest.path,
-                key=self._log.key_column,
-                delimiter=oldest.delimiter,
-                encoding=oldest.encoding,
-            )
-            chunks = self._log.read(oldest.position, latest)
-            found = seen(table, first, chunks, guard_formulas=self._guard_formulas)
-            position, stale = (found.position or oldest.position, found.unseen) if found.unseen else (latest, 0)
+        position, stale = self._seen_until(table, checkpoint.latest.position)
         return _Start(
             data=current,
             table=table,
@@ -312,6 +299,19 @@ class Compactor:
             new_base=_EDITED,
             stale=stale,
         )
+
+    def _seen_until(self, edited: Table, latest: Position) -> tuple[Position, int]:
+        """Return the place in the log that an edited CSV has seen, and how many results for its rows come after it."""
+        for base in reversed(list(filter(self._is_base, self._backups.all()))):
+            if base.position is None or base.position >= latest:
+                continue
+            try:
+                first = self._table_of(base, self._backups.read(base))
+            except (BackupError, InvalidCsv):
+                continue  # damaged; a later one will do
+            found = seen(edited, first, self._log.read(base.position, latest), guard_formulas=self._guard_formulas)
+            return (found.position or base.position, found.unseen) if found.unseen else (latest, 0)
+        return latest, 0
 
     def _valid_checkpoint(self, end: LogEnd) -> tuple[Checkpoint | None, str]:
         """Return the checkpoint when it can be believed, else None and why not."""
@@ -361,6 +361,14 @@ class Compactor:
             new_base=_FIRST,
         )
 
+    def _from_newest_base(self, end: LogEnd) -> _Start:
+        if self._saved is not None and not any(map(self._is_base, self._backups.all())):
+            raise BackupError(
+                f"{self._backups.directory}: has no backup of this log to replay from, though there was one. "
+                "Name its directory: --backup-dir, or EVENTCSV_BACKUP_DIR"
+            )
+        return self._from_base(self._current(), end, "asked for")
+
     def _from_named(self, name: str, end: LogEnd) -> _Start:
         """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
         backup = self._backups.find(name)
@@ -376,9 +384,7 @@ class Compactor:
         if base.position > end.position:
             raise BackupError(f"{base.path}: belongs to a place that the log does not reach")
         data = self._backups.read(base)
-        table = parse(
-            data, source=base.path, key=self._log.key_column, delimiter=base.delimiter, encoding=base.encoding
-        )
+        table = self._table_of(base, data)
         return _Start(
             data=data,
             table=table,
@@ -391,6 +397,11 @@ class Compactor:
             encoding=base.encoding,
             rebuilt=f"from {base.name} and the log after it: {reason}",
         )
+
+    def _table_of(self, base: Backup, data: bytes) -> Table:
+        """Return the table of a backup."""
+        key = self._log.key_column
+        return parse(data, source=base.path, key=key, delimiter=base.delimiter, encoding=base.encoding)
 
     # --- fold and publish ---
 

@@ -381,6 +381,16 @@ def test_a_replay_can_start_from_any_base(job: EventCsv, csv_path: Path) -> None
         job.replay(backup="nope.csv")
 
 
+def test_a_replay_without_its_backups_is_refused(job: EventCsv, csv_path: Path, tmp_path: Path) -> None:
+    """With another backup folder than before, a replay would fold the log onto what was folded; it asks instead."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    before = tree(csv_path.parent)
+    with pytest.raises(BackupError, match="--backup-dir"):
+        EventCsv(csv_path, backup_dir=tmp_path / "elsewhere").replay()
+    assert before == tree(csv_path.parent)
+
+
 def test_with_the_backups_gone_a_new_base_is_made(job: EventCsv, csv_path: Path) -> None:
     """A CSV never stays without a base to replay from."""
     job.emit_result("PO1", "COMPLETED")

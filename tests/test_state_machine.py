@@ -85,7 +85,8 @@ class OneJob(RuleBasedStateMachine):
     def compact(self) -> None:
         """Fold what is new; the only damage are the lines that kills left half."""
         result = self.job.compact()
-        self.check_compacted(edited=result.edited)
+        assert self.unadopted or not result.edited
+        self.compacted()
         assert all("torn" in item.reason for item in result.damage)
 
     def seen(self) -> int:
@@ -113,8 +114,8 @@ class OneJob(RuleBasedStateMachine):
         self.unadopted = self.lost = False
         self.view = self.path.read_bytes()
 
-    def check_compacted(self, *, edited: bool) -> None:
-        assert self.unadopted or not edited
+    def compacted(self) -> None:
+        """Bring the model to where a compaction brings the job."""
         if self.base is None:
             self.first = self.rows
         if self.unadopted:
@@ -131,13 +132,7 @@ class OneJob(RuleBasedStateMachine):
         except Killed:
             self.job = EventCsv(self.path, durability="process")
             self.job.compact()
-        if self.base is None:
-            self.first = self.rows
-        if self.unadopted:
-            self.folded = self.seen()
-        if self.base is None or self.unadopted:
-            self.base = (self.rows, self.folded, self.unknown)
-        self.fold()
+        self.compacted()
 
     @rule(at=st.integers(0, 12), key=st.sampled_from(KEYS))
     def killed_in_emit(self, at: int, key: str) -> None:

@@ -176,6 +176,11 @@ class BackupStore:
             raise BackupError(f"{backup.path}: the backup is damaged: its SHA-256 is not that of its metadata")
         return data
 
+    def is_there(self, backup: Backup) -> bool:
+        """Tell, without reading it, whether the CSV of a backup is there, with its size."""
+        status = self._storage.stat(backup.path)
+        return status is not None and status.st_size == backup.file_size_bytes
+
     def all(self) -> list[Backup]:
         """Return the finished backups, the newest first, without those whose metadata is damaged (see `damaged`)."""
         found = [backup for name in self._metadata_names() if (backup := self._load(name))]

@@ -27,11 +27,13 @@ class View:
         sha256: Of its bytes, in hex.
         position: The events before it are in this content.
         crc: zlib.crc32 of the log from the checkpoint's `since` to `position`.
+        encoding: How to read it when it is not yet in UTF-8.
     """
 
     sha256: str
     position: Position
     crc: int
+    encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Checkpoint:
         key_column: The column that identifies a row.
         guard_formulas: Whether the cells were guarded against formulas.
         delimiter: The delimiter that had to be named to read the CSV; None when it shows.
-        since: The position of the base that the view grew from.
+        base: The file name of the base that the view grew from.
+        since: Its position.
         unknown: Keys of results before the latest view's position that were in no row; should an operator add such a
             row, they are folded after all.
         views: The content of the CSV; while it is being replaced, the old one and the new one.
@@ -53,6 +56,7 @@ class Checkpoint:
     key_column: str
     guard_formulas: bool
     delimiter: str | None
+    base: str
     since: Position
     unknown: tuple[str, ...]
     views: tuple[View, ...]
@@ -83,12 +87,15 @@ def load(storage: Storage, path: str) -> Checkpoint | None:
         return None
     try:
         record = unsealed(line.removesuffix(b"\n"))
-        views = tuple(View(view["sha256"], _position(view["position"]), view["crc"]) for view in record["views"])
+        views = tuple(
+            View(view["sha256"], _position(view["position"]), view["crc"], view["encoding"]) for view in record["views"]
+        )
         checkpoint = Checkpoint(
             record["log"],
             record["key_column"],
             record["guard_formulas"],
             record["delimiter"],
+            record["base"],
             _position(record["since"]),
             tuple(record["unknown"]),
             views,
@@ -108,13 +115,24 @@ def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
         "key_column": checkpoint.key_column,
         "guard_formulas": checkpoint.guard_formulas,
         "delimiter": checkpoint.delimiter,
+        "base": checkpoint.base,
         "since": _place(checkpoint.since),
         "unknown": checkpoint.unknown,
         "views": [
-            {"sha256": view.sha256, "position": _place(view.position), "crc": view.crc} for view in checkpoint.views
+            {
+                "sha256": view.sha256,
+                "position": _place(view.position),
+                "crc": view.crc,
+                "encoding": view.encoding,
+            }
+            for view in checkpoint.views
         ],
     }
     storage.write_atomically(path, sealed(record))
+
+
+def _view(record: dict[str, Any]) -> View:
+    return View(record["sha256"], _position(record["position"]), record["crc"], record["encoding"])
 
 
 def _position(place: dict[str, int]) -> Position:

@@ -109,6 +109,7 @@ class _Start:
         current: The bytes of the CSV now, or None when it is gone.
         delimiter: The delimiter that had to be named.
         encoding: The encoding that had to be named to read `data`.
+        base: The file name of the base that `table` grew from; "" when it becomes one itself.
         new_base: Why `data` has to be kept as a base, or None.
         rebuilt: Why the whole log is replayed, or None.
         stale: How many results the edited CSV does not show because it was loaded before they were recorded.
@@ -123,6 +124,7 @@ class _Start:
     current: bytes | None
     delimiter: str | None
     encoding: str | None = None
+    base: str = ""
     new_base: str | None = None
     rebuilt: str | None = None
     stale: int = 0
@@ -250,12 +252,13 @@ class Compactor:
         table = (
             self._resident[1]
             if self._resident and self._resident[0] == digest
-            else self._parse(current, delimiter, None)
+            else self._parse(current, delimiter, view.encoding)
         )
-        if not any(self._is_base(backup) for backup in self._backups.all()):
-            since, crc, new_base = view.position, 0, _NONE_LEFT
-        else:
+        newest = self._newest_base()
+        if newest and newest.name == checkpoint.base and self._backups.is_there(newest):
             since, crc, new_base = checkpoint.since, view.crc, None
+        else:  # a replay would start from another base than this view grew from
+            since, crc, new_base = view.position, 0, _NONE_LEFT
         return _Start(
             data=current,
             table=table,
@@ -265,6 +268,8 @@ class Compactor:
             unknown=frozenset(checkpoint.unknown),
             current=current,
             delimiter=delimiter,
+            encoding=view.encoding,
+            base=checkpoint.base,
             new_base=new_base,
         )
 
@@ -318,22 +323,38 @@ class Compactor:
         found = self._saved
         if found is None:
             return None, "there was no valid checkpoint"
-        identity = self._log.identity()
-        if identity is not None and found.log != identity:
-            return None, "the checkpoint was of another log"
-        if column_id(found.key_column) != column_id(self._log.key_column):
-            return None, "the checkpoint was of another key column"
-        if any(view.position > end.position for view in found.views):
-            return None, "the log is shorter than the checkpoint says"
-        if found != self._verified:
-            if any(self._log.crc(found.since, view.position) != view.crc for view in found.views):
-                return None, "the log differs from what was folded before"
-            self._verified = found
+        flaw = self._flaw(found, end)
+        if flaw:
+            return None, flaw
+        self._verified = found
         return found, ""
+
+    def _flaw(self, found: Checkpoint, end: LogEnd) -> str:
+        newest = self._newest_base()
+        if found.log != self._identity() or column_id(found.key_column) != column_id(self._log.key_column):
+            return "the checkpoint was of another log"
+        if any(view.position > end.position for view in found.views):
+            return "the log is shorter than it was"
+        if newest and newest.position and newest.position > found.latest.position:
+            return "the checkpoint was older than the newest backup"
+        if found != self._verified and not self._agrees(found):
+            return "the log differs from what was folded before"
+        return ""
+
+    def _agrees(self, checkpoint: Checkpoint) -> bool:
+        """Tell whether the log still is, byte for byte, what was folded into the views of a checkpoint."""
+        return all(self._log.crc(checkpoint.since, view.position) == view.crc for view in checkpoint.views)
 
     def _is_base(self, backup: Backup) -> bool:
         """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""
-        return backup.position is not None and self._log.identity() in {backup.log, None}
+        return backup.position is not None and self._identity() in {backup.log, None}
+
+    def _newest_base(self) -> Backup | None:
+        return next(filter(self._is_base, self._backups.all()), None)
+
+    def _identity(self) -> str | None:
+        """Return the uuid of the log, which the checkpoint knows too, should every header be damaged."""
+        return self._log.identity() or (self._saved.log if self._saved else None)
 
     def _from_base(self, current: bytes | None, end: LogEnd, reason: str) -> _Start:
         """Start from the newest valid base; a CSV that has none becomes one itself."""
@@ -362,7 +383,7 @@ class Compactor:
         )
 
     def _from_newest_base(self, end: LogEnd) -> _Start:
-        if self._saved is not None and not any(map(self._is_base, self._backups.all())):
+        if self._saved is not None and self._newest_base() is None:
             raise BackupError(
                 f"{self._backups.directory}: has no backup of this log to replay from, though there was one. "
                 "Name its directory: --backup-dir, or EVENTCSV_BACKUP_DIR"
@@ -373,8 +394,7 @@ class Compactor:
         """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
         backup = self._backups.find(name)
         start = self._from_backup(backup, self._current(), end, "asked for")
-        newest = next(filter(self._is_base, self._backups.all()), None)
-        return start if backup == newest else replace(start, new_base=f"replayed from {backup.name}")
+        return start if backup == self._newest_base() else replace(start, new_base=f"replayed from {backup.name}")
 
     def _from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> _Start:
         if base.position is None:
@@ -383,6 +403,8 @@ class Compactor:
             )
         if base.position > end.position:
             raise BackupError(f"{base.path}: belongs to a place that the log does not reach")
+        if not self._log.starts_line(base.position):
+            raise BackupError(f"{base.path}: belongs to a place that is no line of this log; was the log replaced?")
         data = self._backups.read(base)
         table = self._table_of(base, data)
         return _Start(
@@ -395,6 +417,7 @@ class Compactor:
             current=current,
             delimiter=base.delimiter,
             encoding=base.encoding,
+            base=base.name,
             rebuilt=f"from {base.name} and the log after it: {reason}",
         )
 
@@ -461,6 +484,7 @@ class Compactor:
         base = kept = None
         if start.new_base:
             base = self._keep(start.data, start.new_base, start)
+            start = replace(start, base=base.name)
         if data == start.current:
             self._save((view,), start, unknown)
             return base, kept
@@ -474,7 +498,11 @@ class Compactor:
             self._save((view,), start, unknown)
         else:
             self._write_temporary(self._temporary, data)
-            self._save((View(sha256(start.data).hexdigest(), start.position, start.crc), view), start, unknown)
+            # Its name has to be as durable as the checkpoint, which is read in its light.
+            self._storage.sync_directory(os.path.dirname(self._csv_path))
+            self._save(
+                (View(sha256(start.data).hexdigest(), start.position, start.crc, start.encoding), view), start, unknown
+            )
             self._replace(self._temporary, start)
         return base, kept
 
@@ -492,10 +520,11 @@ class Compactor:
 
     def _save(self, views: tuple[View, ...], start: _Start, unknown: tuple[str, ...]) -> None:
         checkpoint = Checkpoint(
-            log=self._log.identity(),
+            log=self._identity(),
             key_column=self._log.key_column,
             guard_formulas=self._guard_formulas,
             delimiter=start.delimiter,
+            base=start.base,
             since=start.since,
             unknown=unknown,
             views=views,
@@ -510,7 +539,7 @@ class Compactor:
             data,
             reason=reason,
             record_count=start.table.rows.height,
-            log=self._log.identity(),
+            log=self._identity(),
             position=start.position,
             unknown=tuple(sorted(start.unknown)),
             delimiter=start.delimiter,
@@ -523,8 +552,9 @@ class Compactor:
             return None
         digest = sha256(current).hexdigest()
         for known in self._backups.all():
-            if known.sha256 == digest:
-                return known
+            with suppress(BackupError):  # a copy that is damaged is none
+                if known.sha256 == digest and self._backups.read(known) == current:
+                    return known
         try:
             count = self._parse(current, self._delimiter, None).rows.height
         except InvalidCsv:

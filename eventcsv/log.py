@@ -28,7 +28,7 @@ import itertools
 import os
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 from zlib import crc32
@@ -79,6 +79,8 @@ class FileLog(LogReader):
     ) -> None:
         if durability not in {"disk", "process"}:
             raise ValueError(f'durability: has to be "disk" or "process", not {durability!r}')
+        if not 0 <= lock_timeout_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"lock_timeout_s: has to be a number of seconds from 0 on, not {lock_timeout_s}")
         super().__init__(directory, storage or Storage())
         self.key_column = key_column
         self.durability = durability
@@ -95,8 +97,7 @@ class FileLog(LogReader):
         self._pid = os.getpid()
         self._writer = f"{os.urandom(6).hex()}-00"
         self._numbers = itertools.count(1)
-        self._mutex = threading.Lock()
-        self._owner = 0
+        self._mutex = threading.RLock()
         self._lock_fd = -1
         self._holds_lock = False
         self._segment_fd = -1
@@ -107,9 +108,7 @@ class FileLog(LogReader):
 
     def _begin_again_after_fork(self) -> None:
         """Close what the parent opened, and never unlock it: the lock belongs to the open file that both share."""
-        for fd in (self._lock_fd, self._segment_fd):
-            if fd >= 0:
-                self.storage.close(fd)
+        self._close_files()
         self._begin()
 
     # --- append ---
@@ -132,12 +131,14 @@ class FileLog(LogReader):
             self._append_once(line)
         except (OSError, EventCsvError) as error:
             try:
+                if not _is_transient(error):
+                    raise
                 self._append_again(line, error)
             except (OSError, EventCsvError) as last:
                 raise AppendError(_append_failure(self.directory, event, last), event) from last
 
     def _append_again(self, line: bytes, failure: Exception) -> None:
-        """Retry what failed with `failure`, if that is transient; the same id may then stand in the log twice."""
+        """Retry what failed with `failure`; the same id may then stand in the log twice."""
         import tenacity  # noqa: PLC0415  # 40 ms that a worker whose appends succeed does not pay
 
         failures = [failure]
@@ -164,19 +165,26 @@ class FileLog(LogReader):
     def _append_once(self, line: bytes) -> None:
         if self._pid != os.getpid():
             self._begin_again_after_fork()
-        me = threading.get_ident()
-        if self._owner == me:
+        if self._mutex_is_mine():
             raise EventCsvError("append was called again from within an append, by a signal handler or a log handler")
-        if not self._mutex.acquire(timeout=self.lock_timeout_s):
-            raise LockTimeout(f"{self._lock_path}: other threads kept it for {self.lock_timeout_s:g} s")
+        # Nested, and acquired within: wherever a Ctrl-C strikes, what was taken is given back.
         try:
-            self._owner = me
-            self._write_locked(line)
-            if self.durability == "disk":
-                self._sync()
+            try:
+                if not self._mutex.acquire(timeout=self.lock_timeout_s):
+                    raise LockTimeout(f"{self._lock_path}: other threads kept it for {self.lock_timeout_s:g} s")
+                self._write_locked(line)
+                if self.durability == "disk":
+                    self._sync()
+            finally:
+                if self._mutex_is_mine():
+                    self._mutex.release()
         finally:
-            self._owner = 0
-            self._mutex.release()
+            if self._mutex_is_mine():
+                self._mutex.release()
+
+    def _mutex_is_mine(self) -> bool:
+        # What threading.Condition asks, too: only the lock itself knows at every moment, as no flag beside it can.
+        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # see above
 
     def _write_locked(self, line: bytes) -> None:
         # Nested, so that a Ctrl-C that strikes the inner unlock does not leave the lock behind. `_holds_lock` is set
@@ -199,8 +207,7 @@ class FileLog(LogReader):
             self.storage.wait_for_lock(self._lock_fd, self._lock_path, self.lock_timeout_s)
             if self.storage.is_at(self._lock_fd, self._lock_path):
                 return
-            stale, self._lock_fd = self._lock_fd, -1
-            self.storage.close(stale)
+            self._close_files()  # the segment too: its folder may have been moved away with the lock
 
     def _unlock(self) -> None:
         if self._lock_fd >= 0:
@@ -297,9 +304,10 @@ class FileLog(LogReader):
         """Return the uuid that the checkpoint knows, since a damaged header must not cost the log its backups."""
         line = self.storage.read(os.path.join(self.directory, CHECKPOINT_NAME))
         try:
-            return str(unsealed((line or b"").removesuffix(b"\n"))["log"])
+            identity = unsealed((line or b"").removesuffix(b"\n"))["log"]
         except (ValueError, KeyError, UnsupportedFormat):
             return None
+        return identity if isinstance(identity, str) else None
 
     def make(self) -> None:
         """Make the log with its first segment, unless it is there."""
@@ -362,10 +370,20 @@ class FileLog(LogReader):
     def close(self) -> None:
         """Close the files; the next append opens them again. Nothing is lost when this is never called."""
         with self._mutex:
-            for fd in (self._lock_fd, self._segment_fd):
-                if fd >= 0:
-                    self.storage.close(fd)
-            self._lock_fd = self._segment_fd = -1
+            self._close_files()
+
+    def _close_files(self) -> None:
+        # Forgotten first, closed then: a descriptor whose number somebody else got must never be written to.
+        stale = (self._lock_fd, self._segment_fd)
+        self._lock_fd = self._segment_fd = -1
+        for fd in stale:
+            if fd >= 0:
+                self.storage.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_pid", 0) == os.getpid():
+            with suppress(OSError):
+                self._close_files()
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -63,7 +63,10 @@ class LogReader:
         if not self.storage.has_directory(self.directory):
             return []
         names = self.storage.names(self.directory)
-        return sorted(int(found[1]) for name in names if (found := _SEGMENT.fullmatch(name)))
+        numbers = sorted(int(found[1]) for name in names if (found := _SEGMENT.fullmatch(name)))
+        if numbers and numbers[-1] - numbers[0] >= len(numbers):  # a gap: segments are gone, or strangers are there
+            numbers = [number for number in numbers if (self.header(number) or {}).get("segment", number) == number]
+        return numbers
 
     def header(self, number: int) -> dict[str, Any] | None:
         """Return the record of a segment's header line, or None when there is no whole one.
@@ -128,6 +131,19 @@ class LogReader:
                 self.storage.datasync(fd)
             finally:
                 self.storage.close(fd)
+
+    def starts_line(self, position: Position) -> bool:
+        """Tell whether a position of this log is the start of a line, as every position was when it was noted."""
+        if not position.offset_bytes:
+            return True
+        try:
+            fd = self.storage.open_ours(self.path(position.segment), os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            return self.storage.pread(fd, 1, position.offset_bytes - 1) == b"\n"
+        finally:
+            self.storage.close(fd)
 
     def first(self) -> Position:
         """Return where the log starts; later than segment 1 once old segments were pruned."""

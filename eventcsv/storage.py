@@ -314,10 +314,16 @@ class Storage:
             try:
                 self.wait_for_lock(fd, path, timeout_s)
                 if self.is_at(fd, path):
-                    yield
+                    pid = os.getpid()
+                    try:
+                        yield
+                    finally:
+                        # Closing is not enough: a child that another thread forked meanwhile keeps the file open.
+                        if pid == os.getpid():
+                            self.unlock(fd)
                     return
             finally:
-                self.close(fd)  # which unlocks
+                self.close(fd)
 
 
 def _unsafe(path: str, status: os.stat_result | None, *, wanted: str = "a regular file of yours") -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import random
+import shutil
 import signal
 import threading
 import time
@@ -270,6 +272,43 @@ def test_what_is_not_ours_is_refused(job: EventCsv, tmp_path: Path, plant: str, 
     assert victim.read_bytes() == b"precious"
 
 
+def test_a_log_that_was_moved_away_is_not_written_to(job: EventCsv) -> None:
+    """A writer whose log folder was replaced by a copy goes on in the copy, where everybody reads."""
+    job.emit_result("PO1", "COMPLETED")
+    folder = Path(job.log_dir)
+    moved = folder.rename(folder.with_name("moved"))
+    shutil.copytree(moved, folder)
+    event = job.emit_result("PO2", "COMPLETED")
+    assert encode(event)[:-1] == lines_of(job)[-1]
+
+
+def test_descriptors_are_given_back(csv_path: Path) -> None:
+    """A job that nobody closes leaves nothing open once it is gone, and close() can be interrupted."""
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for _ in range(50):
+        EventCsv(csv_path, durability="process").emit_result("PO1", "COMPLETED")
+    assert before >= (len(os.listdir("/proc/self/fd")) if before else 0) - 2
+
+    class Interrupted(Recording):
+        def close(self, fd: int) -> None:
+            super().close(fd)
+            raise KeyboardInterrupt
+
+    job = EventCsv(csv_path, durability="process")
+    job.emit_result("PO1", "COMPLETED")
+    job._log.storage = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        job.close()
+    assert (-1, -1) == (job._log._lock_fd, job._log._segment_fd)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_a_timeout_is_a_number_of_seconds(csv_path: Path, seconds: float) -> None:
+    """A timeout that no clock can wait for is refused at once."""
+    with pytest.raises(ValueError, match="lock_timeout_s"):
+        EventCsv(csv_path, lock_timeout_s=seconds)
+
+
 # --- threads, forks, signals ---
 
 
@@ -342,6 +381,24 @@ def test_a_child_does_not_keep_the_lock_of_a_parent_that_died(job: EventCsv, csv
         EventCsv(csv_path, lock_timeout_s=1).emit_result("PO2", "COMPLETED")
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_forked_by_another_thread_keeps_no_lock(job: EventCsv) -> None:
+    """A lock that was held while some thread forked is free once its holder leaves, however long the child lives."""
+    job.emit_result("PO1", "COMPLETED")
+    for name in ("append.lock", "compact.lock"):
+        path = os.path.join(job.log_dir, name)
+        with job._storage.locked(path, 1):
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(60)
+                os._exit(0)
+        try:
+            with job._storage.locked(path, 1):
+                pass
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def test_a_job_can_be_pickled(job: EventCsv) -> None:
@@ -417,6 +474,28 @@ def test_an_interrupt_leaves_no_lock_behind(job: EventCsv, csv_path: Path) -> No
     job.emit_result("PO3", "COMPLETED")
     assert struck == 200
     assert job.compact().damage == ()
+
+
+def test_nothing_is_stuck_after_interrupts_anywhere(job: EventCsv) -> None:
+    """Ctrl-C between any two steps of an append, also around the thread lock: the next append goes through."""
+    job.emit_result("PO1", "COMPLETED")
+    job._log.lock_timeout_s = 0.5
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    rng = random.Random(11)
+    struck = 0
+    try:
+        while struck < 500:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(20e-6, 300e-6))
+                for _ in range(100):
+                    job.emit_result("PO1", "COMPLETED")
+            except KeyboardInterrupt:
+                struck += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    job.emit_result("PO2", "COMPLETED")
+    assert 2 == job.compact().by_status["COMPLETED"]
 
 
 def test_history_counts_a_retried_event_once(job: EventCsv) -> None:

@@ -403,6 +403,94 @@ def test_with_the_backups_gone_a_new_base_is_made(job: EventCsv, csv_path: Path)
     assert (1, view) == (EventCsv(csv_path).replay().events, csv_path.read_bytes())
 
 
+def test_a_rebuild_never_trusts_a_copy_that_rotted(job: EventCsv, csv_path: Path) -> None:
+    """A backup that claims to hold the CSV but is damaged is no copy: the CSV is kept anew before it is replaced."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    edit(csv_path, "PO3;", "PO3;EDITED")
+    edited = csv_path.read_bytes()
+    base = job.compact().base
+    assert base is not None
+    corrupt(Path(base.path), 30)
+    kept = job.replay().kept
+    assert kept is not None
+    assert edited == Path(kept.path).read_bytes()
+
+
+@pytest.mark.parametrize("text", ["Müller", "Mueller"])
+def test_killed_while_a_csv_is_converted(csv_path: Path, text: str) -> None:
+    """A first compaction that was to convert the CSV and died can be repeated, with the encoding or without it."""
+    original = f"PO_NUMBER;STATUS;SUPPLIER\nPO1;;{text}\n".encode("cp1252")
+    views = set()
+    for again in ("cp1252", None):
+        shutil.rmtree(csv_path.parent / "input.events", ignore_errors=True)
+        shutil.rmtree(csv_path.parent / "backup", ignore_errors=True)
+        csv_path.write_bytes(original)
+        job = EventCsv(csv_path, durability="process", encoding="cp1252")
+        job.emit_result("PO1", "COMPLETED", last_processed="")
+        with pytest.raises(Killed):
+            with_storage(EventCsv(csv_path, encoding="cp1252"), KilledBeforeReplacing(str(csv_path))).compact()
+        EventCsv(csv_path, encoding=again).compact()
+        views.add(csv_path.read_bytes())
+        assert not EventCsv(csv_path).replay().changed
+    assert {f"\ufeffPO_NUMBER;STATUS;SUPPLIER;LAST_PROCESSED\nPO1;COMPLETED;{text};\n".encode()} == views
+
+
+@pytest.mark.parametrize("way", ["edit taken back", "newest base gone", "another folder"])
+def test_a_replay_starts_from_what_the_view_grew_from(job: EventCsv, csv_path: Path, tmp_path: Path, way: str) -> None:
+    """Whatever happened to the bases, the next compaction sees to it that a replay gives what the CSV shows."""
+    job.emit_result("PO1", "COMPLETED", last_processed="")
+    job.compact()
+    view = csv_path.read_bytes()
+    backup_dir = None
+    edit(csv_path, "PO3;", "PO3;EDITED")
+    if way == "edit taken back":
+        job.emit_result("PO3", "PARTIAL", last_processed="")
+        with pytest.raises(OSError, match="space"):
+            with_storage(EventCsv(csv_path), RefusingToWriteView(csv_path)).compact()
+        csv_path.write_bytes(view)
+    else:
+        base = job.compact().base
+        assert base is not None
+        if way == "newest base gone":
+            Path(base.path).unlink()
+            Path(base.path).with_suffix(".json").unlink()
+        else:
+            backup_dir = shutil.copytree(job.backup_dir, tmp_path / "elsewhere")
+            (backup_dir / base.name).with_suffix(".json").unlink()
+    job.emit_result("PO2", "PARTIAL", last_processed="")
+    EventCsv(csv_path, backup_dir=backup_dir).compact()
+    view = csv_path.read_bytes()
+    result = EventCsv(csv_path, backup_dir=backup_dir).replay()
+    assert (False, view) == (result.changed, csv_path.read_bytes())
+
+
+def test_a_job_whose_header_is_damaged_keeps_its_backups(job: EventCsv, csv_path: Path) -> None:
+    """With the only header damaged, an operator's correction is not overwritten by the events before it."""
+    job.emit_result("PO1", "ERROR", error_message="x")
+    job.compact()
+    edit(csv_path, "PO1;ERROR", "PO1;COMPLETED")
+    job.compact()
+    corrupt(segment_of(job), 30)
+    job.emit_result("PO2", "PARTIAL")
+    job.compact()
+    EventCsv(csv_path, durability="process").emit_result("PO3", "PARTIAL")
+    EventCsv(csv_path).compact()
+    assert ["COMPLETED", "PARTIAL", "PARTIAL"] == statuses(csv_path)
+
+
+def test_a_dated_copy_of_a_segment_is_none(job: EventCsv, csv_path: Path) -> None:
+    """events-20251002.jsonl, a copy that somebody made, is neither read nor written to."""
+    job.emit_result("PO1", "COMPLETED")
+    copy = Path(job.log_dir) / "events-20251002.jsonl"
+    shutil.copy(segment_of(job), copy)
+    before = copy.read_bytes()
+    EventCsv(csv_path, durability="process").emit_result("PO2", "COMPLETED")
+    result = EventCsv(csv_path).compact()
+    assert (2, ()) == (result.events, result.damage)
+    assert before == copy.read_bytes()
+
+
 # --- stopped at any step ---
 
 
@@ -484,6 +572,18 @@ class RefusingAt(Refusing):
         super().__init__(
             error, lambda self, step, _: len(self.steps) == at and step not in {"lock", "unlock", "unlink"}
         )
+
+
+class RefusingToWriteView(Recording):
+    """Has no space for the new view."""
+
+    def __init__(self, csv_path: Path) -> None:
+        super().__init__()
+        self._temporary = str(csv_path.with_name(f".{csv_path.name}.eventcsv.tmp"))
+
+    def before(self, step: str, *args: object) -> None:
+        if step == "create" and args[0] == self._temporary:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._temporary)
 
 
 class KilledBeforeReplacing(Recording):

@@ -3,12 +3,12 @@
 A cache: when it is gone, damaged or foreign, a full replay takes its place. It is written before the CSV is replaced
 and names the view that is there and the one that is coming, each with its SHA-256 and its position in the log:
 whichever hash the CSV has, its position holds, so a kill between the two writes neither skips an event nor looks like
-an operator's edit. Whether the coming view did arrive shows from its temporary file, which the replacement moves away.
+an operator's edit. Of an edit that comes after such a kill `edits` finds out what it has seen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eventcsv.errors import UnsupportedFormat
@@ -69,11 +69,6 @@ class Checkpoint:
     def view(self, sha256: str) -> View | None:
         """Return the view with this hash, or None: then somebody edited the CSV."""
         return next((view for view in reversed(self.views) if view.sha256 == sha256), None)
-
-    def without(self, temporary_sha256: str) -> Checkpoint:
-        """Return it without the coming view, when the temporary file with this hash shows that it never came."""
-        never_came = len(self.views) > 1 and temporary_sha256 == self.latest.sha256
-        return replace(self, views=self.views[:1]) if never_came else self
 
 
 def load(storage: Storage, path: str) -> Checkpoint | None:

@@ -1,4 +1,4 @@
-"""Compaction and replay: log + fold + view + checkpoint.
+"""Compaction and replay: log + fold + view + checkpoint; `origin` finds where to start.
 
 To compact is to read the CSV, fold what the log has since the checkpoint, and put the result in the CSV's place:
 
@@ -26,18 +26,19 @@ import polars as pl
 from eventcsv import checkpoint as checkpoints
 from eventcsv import masking
 from eventcsv.checkpoint import Checkpoint, View
-from eventcsv.edits import seen
 from eventcsv.errors import BackupError, CorruptLog, EventCsvError, InvalidCsv
-from eventcsv.event import COLUMNS, column_id
+from eventcsv.event import COLUMNS
 from eventcsv.fold import Fold
 from eventcsv.log import CHECKPOINT_NAME
-from eventcsv.view import parse, render
+from eventcsv.origin import EDITED, EditedMeanwhile, Origins
+from eventcsv.view import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventcsv.backup import Backup, BackupStore
     from eventcsv.log import FileLog
+    from eventcsv.origin import Origin
     from eventcsv.scan import Damage, Position
     from eventcsv.segments import LogEnd
     from eventcsv.storage import Storage
@@ -45,10 +46,8 @@ if TYPE_CHECKING:
 
     ProgressCallback = Callable[[int, int], None]
 
+
 _ATTEMPTS: Final = 10
-_FIRST: Final = "before the first compaction"
-_EDITED: Final = "the CSV was edited"
-_NONE_LEFT: Final = "no backup was left to replay from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,45 +94,6 @@ class CompactResult:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What a fold goes on from.
-
-    Attributes:
-        data: The bytes that `table` was read from.
-        table: The CSV, or a base.
-        position: The events before it are in `table`.
-        since: The position of the base that `table` grew from.
-        crc: zlib.crc32 of the log between the two.
-        unknown: Keys of results before `position` that were in no row.
-        current: The bytes of the CSV now, or None when it is gone.
-        delimiter: The delimiter that had to be named.
-        encoding: The encoding that had to be named to read `data`.
-        base: The file name of the base that `table` grew from; "" when it becomes one itself.
-        new_base: Why `data` has to be kept as a base, or None.
-        rebuilt: Why the whole log is replayed, or None.
-        stale: How many results the edited CSV does not show because it was loaded before they were recorded.
-    """
-
-    data: bytes
-    table: Table
-    position: Position
-    since: Position
-    crc: int
-    unknown: frozenset[str]
-    current: bytes | None
-    delimiter: str | None
-    encoding: str | None = None
-    base: str = ""
-    new_base: str | None = None
-    rebuilt: str | None = None
-    stale: int = 0
-
-
-class _EditedMeanwhile(Exception):  # a signal between two methods, no error
-    """The CSV changed under our hands."""
-
-
 class Compactor:
     """Keeps one CSV up to date with its log.
 
@@ -169,18 +129,21 @@ class Compactor:
         self._log = log
         self._backups = backups
         self._storage = storage
-        self._delimiter = delimiter
-        self._encoding = encoding
         self._guard_formulas = guard_formulas
-        self._settle_s = settle_s
+        self._origins = Origins(
+            csv_path,
+            log,
+            backups,
+            storage,
+            delimiter=delimiter,
+            encoding=encoding,
+            guard_formulas=guard_formulas,
+            settle_s=settle_s,
+        )
         directory, name = os.path.split(csv_path)
         self._temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
-        self._rebuilt = os.path.join(directory, f".{name}.eventcsv.rebuilt.tmp")
         self._checkpoint_path = os.path.join(log.directory, CHECKPOINT_NAME)
         self._lock_path = os.path.join(log.directory, "compact.lock")
-        self._saved: Checkpoint | None = None  # what the file holds
-        self._verified: Checkpoint | None = None  # the last one whose place in the log was checked
-        self._resident: tuple[str, Table] | None = None
 
     def compact(self) -> CompactResult:
         """Bring the CSV up to the log's present end.
@@ -190,7 +153,7 @@ class Compactor:
             LockTimeout: Another process compacts.
             OSError: The disk said no; the CSV is the old one.
         """
-        return self._exclusively(self._starting_point)
+        return self._exclusively(self._origins.of_compaction)
 
     def replay(self, backup: str | None = None) -> CompactResult:
         """Rebuild the CSV from a base and the log after it, whatever the CSV holds now.
@@ -205,11 +168,11 @@ class Compactor:
             OSError: The disk said no; the CSV is the old one.
         """
         if backup is None:
-            return self._exclusively(self._from_newest_base)
+            return self._exclusively(self._origins.of_replay)
         self._backups.find(backup)  # an unknown one is refused before anything is made
-        return self._exclusively(lambda end: self._from_named(backup, end))
+        return self._exclusively(lambda end: self._origins.of_replay_from(backup, end))
 
-    def _exclusively(self, starting_point: Callable[[LogEnd], _Start]) -> CompactResult:
+    def _exclusively(self, starting_point: Callable[[LogEnd], Origin]) -> CompactResult:
         clock = time.perf_counter()
         self._check_writable()
         self._check_before_first()
@@ -218,11 +181,11 @@ class Compactor:
         with self._storage.locked(self._lock_path, self._log.lock_timeout_s):
             for _ in range(_ATTEMPTS):
                 self._clear_interrupted()
-                self._saved = checkpoints.load(self._storage, self._checkpoint_path)
+                self._origins.saved = checkpoints.load(self._storage, self._checkpoint_path)
                 end = self._log.end()
                 try:
                     result = self._fold_onto(starting_point(end), end)
-                except _EditedMeanwhile:
+                except EditedMeanwhile:
                     masking.get_logger().info("view.edited_meanwhile", csv=self._csv_path)
                 except (OSError, EventCsvError):
                     with suppress(OSError, EventCsvError):
@@ -235,208 +198,17 @@ class Compactor:
             "Save it less often, or wait"
         )
 
-    # --- where to start ---
-
-    def _starting_point(self, end: LogEnd) -> _Start:
-        current = self._current()
-        checkpoint, flaw = self._valid_checkpoint(end)
-        if checkpoint is None or current is None:
-            return self._from_base(current, end, flaw if current is not None else "the CSV was gone")
-        delimiter = self._delimiter or checkpoint.delimiter
-        digest = sha256(current).hexdigest()
-        view = checkpoint.view(digest)
-        if view is None:
-            return self._from_edited(self._settled(), checkpoint, delimiter)
-        if checkpoint.guard_formulas != self._guard_formulas:
-            return self._from_base(current, end, "the guard against formulas was turned on or off")
-        table = (
-            self._resident[1]
-            if self._resident and self._resident[0] == digest
-            else self._parse(current, delimiter, view.encoding)
-        )
-        newest = self._newest_base()
-        if newest and newest.name == checkpoint.base and self._backups.is_there(newest):
-            since, crc, new_base = checkpoint.since, view.crc, None
-        else:  # a replay would start from another base than this view grew from
-            since, crc, new_base = view.position, 0, _NONE_LEFT
-        return _Start(
-            data=current,
-            table=table,
-            position=view.position,
-            since=since,
-            crc=crc,
-            unknown=frozenset(checkpoint.unknown),
-            current=current,
-            delimiter=delimiter,
-            encoding=view.encoding,
-            base=checkpoint.base,
-            new_base=new_base,
-        )
-
-    def _settled(self) -> bytes:
-        """Return the CSV once it has not changed for a while: half a file that is being saved is no edit."""
-        for _ in range(_ATTEMPTS):
-            status = self._storage.stat(self._csv_path)
-            age_s = time.time() - status.st_mtime if status else 0.0
-            if not 0 <= age_s < self._settle_s:
-                break
-            time.sleep(self._settle_s - age_s)
-        current = self._current()
-        if current is None:
-            raise _EditedMeanwhile
-        return current
-
-    def _from_edited(self, current: bytes, checkpoint: Checkpoint, delimiter: str | None) -> _Start:
-        """Start from a CSV that somebody edited, at the place in the log that it shows it has seen."""
-        masking.get_logger().info("view.edited", csv=self._csv_path)
-        table = self._parse(current, delimiter, self._encoding)
-        position, stale = self._seen_until(table, checkpoint.latest.position)
-        return _Start(
-            data=current,
-            table=table,
-            position=position,
-            since=position,
-            crc=0,
-            unknown=frozenset(checkpoint.unknown),
-            current=current,
-            delimiter=delimiter,
-            encoding=self._encoding,
-            new_base=_EDITED,
-            stale=stale,
-        )
-
-    def _seen_until(self, edited: Table, latest: Position) -> tuple[Position, int]:
-        """Return the place in the log that an edited CSV has seen, and how many results for its rows come after it."""
-        for base in reversed(list(filter(self._is_base, self._backups.all()))):
-            if base.position is None or base.position >= latest:
-                continue
-            try:
-                first = self._table_of(base, self._backups.read(base))
-            except (BackupError, InvalidCsv):
-                continue  # damaged; a later one will do
-            found = seen(edited, first, self._log.read(base.position, latest), guard_formulas=self._guard_formulas)
-            return (found.position or base.position, found.unseen) if found.unseen else (latest, 0)
-        return latest, 0
-
-    def _valid_checkpoint(self, end: LogEnd) -> tuple[Checkpoint | None, str]:
-        """Return the checkpoint when it can be believed, else None and why not."""
-        found = self._saved
-        if found is None:
-            return None, "there was no valid checkpoint"
-        flaw = self._flaw(found, end)
-        if flaw:
-            return None, flaw
-        self._verified = found
-        return found, ""
-
-    def _flaw(self, found: Checkpoint, end: LogEnd) -> str:
-        newest = self._newest_base()
-        if found.log != self._identity() or column_id(found.key_column) != column_id(self._log.key_column):
-            return "the checkpoint was of another log"
-        if any(view.position > end.position for view in found.views):
-            return "the log is shorter than it was"
-        if newest and newest.position and newest.position > found.latest.position:
-            return "the checkpoint was older than the newest backup"
-        if found != self._verified and not self._agrees(found):
-            return "the log differs from what was folded before"
-        return ""
-
-    def _agrees(self, checkpoint: Checkpoint) -> bool:
-        """Tell whether the log still is, byte for byte, what was folded into the views of a checkpoint."""
-        return all(self._log.crc(checkpoint.since, view.position) == view.crc for view in checkpoint.views)
-
-    def _is_base(self, backup: Backup) -> bool:
-        """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""
-        return backup.position is not None and self._identity() in {backup.log, None}
-
-    def _newest_base(self) -> Backup | None:
-        return next(filter(self._is_base, self._backups.all()), None)
-
-    def _identity(self) -> str | None:
-        """Return the uuid of the log, which the checkpoint knows too, should every header be damaged."""
-        return self._log.identity() or (self._saved.log if self._saved else None)
-
-    def _from_base(self, current: bytes | None, end: LogEnd, reason: str) -> _Start:
-        """Start from the newest valid base; a CSV that has none becomes one itself."""
-        for base in filter(self._is_base, self._backups.all()):
-            try:
-                return self._from_backup(base, current, end, reason)
-            except (BackupError, InvalidCsv) as error:
-                masking.get_logger().warning("backup.damaged", backup=base.path, error=str(error))
-        if current is None:
-            raise InvalidCsv(
-                f"{self._csv_path}: there is no such file, and no backup in {self._backups.directory} to rebuild it"
-            )
-        table = self._parse(current, self._delimiter, self._encoding)
-        first = self._log.first()
-        return _Start(
-            data=current,
-            table=table,
-            position=first,
-            since=first,
-            crc=0,
-            unknown=frozenset(),
-            current=current,
-            delimiter=self._delimiter,
-            encoding=self._encoding,
-            new_base=_FIRST,
-        )
-
-    def _from_newest_base(self, end: LogEnd) -> _Start:
-        if self._saved is not None and self._newest_base() is None:
-            raise BackupError(
-                f"{self._backups.directory}: has no backup of this log to replay from, though there was one. "
-                "Name its directory: --backup-dir, or EVENTCSV_BACKUP_DIR"
-            )
-        return self._from_base(self._current(), end, "asked for")
-
-    def _from_named(self, name: str, end: LogEnd) -> _Start:
-        """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
-        backup = self._backups.find(name)
-        start = self._from_backup(backup, self._current(), end, "asked for")
-        return start if backup == self._newest_base() else replace(start, new_base=f"replayed from {backup.name}")
-
-    def _from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> _Start:
-        if base.position is None:
-            raise BackupError(
-                f"{base.path}: keeps a CSV whose place in the log is not known; it can be restored, not replayed"
-            )
-        if base.position > end.position:
-            raise BackupError(f"{base.path}: belongs to a place that the log does not reach")
-        if not self._log.starts_line(base.position):
-            raise BackupError(f"{base.path}: belongs to a place that is no line of this log; was the log replaced?")
-        data = self._backups.read(base)
-        table = self._table_of(base, data)
-        return _Start(
-            data=data,
-            table=table,
-            position=base.position,
-            since=base.position,
-            crc=0,
-            unknown=frozenset(base.unknown),
-            current=current,
-            delimiter=base.delimiter,
-            encoding=base.encoding,
-            base=base.name,
-            rebuilt=f"from {base.name} and the log after it: {reason}",
-        )
-
-    def _table_of(self, base: Backup, data: bytes) -> Table:
-        """Return the table of a backup."""
-        key = self._log.key_column
-        return parse(data, source=base.path, key=key, delimiter=base.delimiter, encoding=base.encoding)
-
     # --- fold and publish ---
 
-    def _fold_onto(self, start: _Start, end: LogEnd) -> CompactResult:
-        self._log.sync(start.position, end.position)
-        late = start.unknown.intersection(start.table.keys()) if start.unknown else frozenset()
-        before = self._fold_late(start, late) if late else start.table
+    def _fold_onto(self, origin: Origin, end: LogEnd) -> CompactResult:
+        self._log.sync(origin.position, end.position)
+        late = origin.unknown.intersection(origin.table.keys()) if origin.unknown else frozenset()
+        before = self._fold_late(origin, late) if late else origin.table
         fold = Fold(before, guard_formulas=self._guard_formulas)
         damage: list[Damage] = []
-        crc, done = start.crc, 0
-        total = self._log.size_bytes(start.position, end.position)
-        for chunk in self._log.read(start.position, end.position, crc=start.crc):
+        crc, done = origin.crc, 0
+        total = self._log.size_bytes(origin.position, end.position)
+        for chunk in self._log.read(origin.position, end.position, crc=origin.crc):
             damage += fold.add(chunk)
             crc = chunk.crc
             done += len(chunk.raw)
@@ -445,23 +217,23 @@ class Compactor:
         table = fold.result()
         for item in damage:
             masking.get_logger().warning("log.damage", place=str(item), log=self._log.directory)
-        untouched = start.encoding is None and table is start.table
-        data = start.data if untouched else render(table)
+        untouched = origin.encoding is None and table is origin.table
+        data = origin.data if untouched else render(table)
         view = View(sha256(data).hexdigest(), end.position, crc)
-        base, kept = self._publish(start, data, view, tuple(sorted((start.unknown - late).union(fold.unknown))))
-        self._resident = (view.sha256, table)
+        base, kept = self._publish(origin, data, view, tuple(sorted((origin.unknown - late).union(fold.unknown))))
+        self._origins.resident = (view.sha256, table)
         return CompactResult(
             csv_path=self._csv_path,
             events=fold.events,
             rows=table.rows.height,
             by_status=_by_status(table),
-            changed=data != start.current,
-            edited=start.new_base == _EDITED,
-            stale=start.stale,
-            rebuilt=start.rebuilt,
+            changed=data != origin.current,
+            edited=origin.new_base == EDITED,
+            stale=origin.stale,
+            rebuilt=origin.rebuilt,
             unknown=fold.unknown,
             late=tuple(sorted(late)),
-            added_columns=table.names[len(start.table.names) :],
+            added_columns=table.names[len(origin.table.names) :],
             damage=tuple(damage),
             torn=end.torn,
             position=end.position,
@@ -470,80 +242,78 @@ class Compactor:
             duration_s=0.0,
         )
 
-    def _fold_late(self, start: _Start, late: frozenset[str]) -> Table:
+    def _fold_late(self, origin: Origin, late: frozenset[str]) -> Table:
         """Fold the results that were recorded before an operator added their rows."""
-        fold = Fold(start.table, guard_formulas=self._guard_formulas, only=late)
-        for chunk in self._log.read(self._log.first(), start.position):
+        fold = Fold(origin.table, guard_formulas=self._guard_formulas, only=late)
+        for chunk in self._log.read(self._log.first(), origin.position):
             fold.add(chunk)  # its damage was reported when this part was folded first
         return fold.result()
 
     def _publish(
-        self, start: _Start, data: bytes, view: View, unknown: tuple[str, ...]
+        self, origin: Origin, data: bytes, view: View, unknown: tuple[str, ...]
     ) -> tuple[Backup | None, Backup | None]:
         """Put `data` in the CSV's place unless it is there; return the base and the kept copy made on the way."""
         base = kept = None
-        if start.new_base:
-            base = self._keep(start.data, start.new_base, start)
-            start = replace(start, base=base.name)
-        if data == start.current:
-            self._save((view,), start, unknown)
+        if origin.new_base:
+            base = self._keep(origin.data, origin.new_base, origin)
+            origin = replace(origin, base=base.name)
+        if data == origin.current:
+            self._save((view,), origin, unknown)
             return base, kept
-        if start.rebuilt:
-            kept = self._keep_replaced(start.current)
-            self._write_temporary(self._rebuilt, data)
+        if origin.rebuilt:
+            kept = self._keep_replaced(origin.current)
+        self._write_temporary(data)
+        if origin.rebuilt:
             # The place of the CSV that is there is not known, so no checkpoint can name it: until the new one has
             # arrived there is none, and a run that is killed in between is a full replay again.
             self._forget()
-            self._replace(self._rebuilt, start)
-            self._save((view,), start, unknown)
+            self._replace(origin)
+            self._save((view,), origin, unknown)
         else:
-            self._write_temporary(self._temporary, data)
-            # Its name has to be as durable as the checkpoint, which is read in its light.
-            self._storage.sync_directory(os.path.dirname(self._csv_path))
-            self._save(
-                (View(sha256(start.data).hexdigest(), start.position, start.crc, start.encoding), view), start, unknown
-            )
-            self._replace(self._temporary, start)
+            present = View(sha256(origin.data).hexdigest(), origin.position, origin.crc, origin.encoding)
+            self._save((present, view), origin, unknown)
+            self._replace(origin)
         return base, kept
 
-    def _replace(self, temporary: str, start: _Start) -> None:
-        if self._current() != start.current:
-            raise _EditedMeanwhile
-        self._storage.replace(temporary, self._csv_path)
+    def _replace(self, origin: Origin) -> None:
+        if self._origins.current() != origin.current:
+            raise EditedMeanwhile
+        self._storage.replace(self._temporary, self._csv_path)
         self._storage.sync_directory(os.path.dirname(self._csv_path))
 
     def _forget(self) -> None:
         if self._storage.stat(self._checkpoint_path) is not None:
             self._storage.remove_ours(self._checkpoint_path)
             self._storage.sync_directory(self._log.directory)
-        self._saved = self._verified = None
+        self._origins.saved = self._origins.verified = None
 
-    def _save(self, views: tuple[View, ...], start: _Start, unknown: tuple[str, ...]) -> None:
+    def _save(self, views: tuple[View, ...], origin: Origin, unknown: tuple[str, ...]) -> None:
         checkpoint = Checkpoint(
-            log=self._identity(),
+            log=self._origins.identity(),
             key_column=self._log.key_column,
             guard_formulas=self._guard_formulas,
-            delimiter=start.delimiter,
-            base=start.base,
-            since=start.since,
+            delimiter=origin.delimiter,
+            base=origin.base,
+            since=origin.since,
             unknown=unknown,
             views=views,
         )
-        if self._saved is None or checkpoint not in {self._saved, replace(self._saved, views=self._saved.views[-1:])}:
+        saved = self._origins.saved
+        if saved is None or checkpoint not in {saved, replace(saved, views=saved.views[-1:])}:
             checkpoints.save(self._storage, self._checkpoint_path, checkpoint)
-            self._saved = checkpoint
-        self._verified = self._saved
+            self._origins.saved = checkpoint
+        self._origins.verified = self._origins.saved
 
-    def _keep(self, data: bytes, reason: str, start: _Start) -> Backup:
+    def _keep(self, data: bytes, reason: str, origin: Origin) -> Backup:
         return self._backups.create(
             data,
             reason=reason,
-            record_count=start.table.rows.height,
-            log=self._identity(),
-            position=start.position,
-            unknown=tuple(sorted(start.unknown)),
-            delimiter=start.delimiter,
-            encoding=start.encoding,
+            record_count=origin.table.rows.height,
+            log=self._origins.identity(),
+            position=origin.position,
+            unknown=tuple(sorted(origin.unknown)),
+            delimiter=origin.delimiter,
+            encoding=origin.encoding,
         )
 
     def _keep_replaced(self, current: bytes | None) -> Backup | None:
@@ -556,48 +326,31 @@ class Compactor:
                 if known.sha256 == digest and self._backups.read(known) == current:
                     return known
         try:
-            count = self._parse(current, self._delimiter, None).rows.height
+            count = self._origins.parse(current).rows.height
         except InvalidCsv:
             count = current.count(b"\n")  # it may be what the rebuild is to mend
         return self._backups.create(current, reason="before a rebuild", record_count=count, log=None, position=None)
 
-    def _write_temporary(self, path: str, data: bytes) -> None:
-        self._storage.write_new(path, data, like=self._storage.stat(self._csv_path))
-        if self._storage.read_and_close(self._storage.open_regular(path, os.O_RDONLY)) != data:
-            raise CorruptLog(f"{path}: reads back other than it was written; is the disk failing? The CSV is untouched")
+    def _write_temporary(self, data: bytes) -> None:
+        self._storage.write_new(self._temporary, data, like=self._storage.stat(self._csv_path))
+        if self._storage.read_and_close(self._storage.open_regular(self._temporary, os.O_RDONLY)) != data:
+            raise CorruptLog(
+                f"{self._temporary}: reads back other than it was written; is the disk failing? The CSV is untouched"
+            )
 
     def _clear_interrupted(self) -> None:
-        """Settle what a compaction left that was killed: first which view is in place, then its temporary file."""
-        self._storage.remove_ours(f"{self._checkpoint_path}.tmp")
-        self._storage.remove_ours(self._rebuilt)
-        if not self._storage.check_regular(self._temporary):
-            return
-        found = checkpoints.load(self._storage, self._checkpoint_path)
-        if found is not None:
-            fd = self._storage.open_regular(self._temporary, os.O_RDONLY)
-            resolved = found.without(sha256(self._storage.read_and_close(fd)).hexdigest())
-            if resolved != found:
-                checkpoints.save(self._storage, self._checkpoint_path, resolved)
-        self._storage.remove_ours(self._temporary)
-
-    def _current(self) -> bytes | None:
-        try:
-            fd = self._storage.open_regular(self._csv_path, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        return self._storage.read_and_close(fd)
-
-    def _parse(self, data: bytes, delimiter: str | None, encoding: str | None) -> Table:
-        return parse(data, source=self._csv_path, key=self._log.key_column, delimiter=delimiter, encoding=encoding)
+        """Remove what a compaction left that was killed."""
+        for leftover in (f"{self._checkpoint_path}.tmp", self._temporary):
+            self._storage.remove_ours(leftover)
 
     def _check_before_first(self) -> None:
         """Refuse a CSV that cannot be read before anything is made beside it."""
         if self._log.segments():
             return
-        current = self._current()
+        current = self._origins.current()
         if current is None:
             raise InvalidCsv(f"{self._csv_path}: there is no such file. Check the path")
-        self._parse(current, self._delimiter, self._encoding)
+        self._origins.parse(current)
 
     def _check_writable(self) -> None:
         status = self._storage.stat(self._csv_path)

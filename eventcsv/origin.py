@@ -1,0 +1,319 @@
+"""Where a compaction starts: from the CSV that is there, from one that somebody edited, or from a base.
+
+The choice is made here and nothing is written; `compactor` folds onto what is chosen and publishes the result.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from eventcsv import masking
+from eventcsv.edits import seen
+from eventcsv.errors import BackupError, InvalidCsv
+from eventcsv.event import column_id
+from eventcsv.view import parse
+
+if TYPE_CHECKING:
+    from eventcsv.backup import Backup, BackupStore
+    from eventcsv.checkpoint import Checkpoint
+    from eventcsv.log import FileLog
+    from eventcsv.scan import Position
+    from eventcsv.segments import LogEnd
+    from eventcsv.storage import Storage
+    from eventcsv.view import Table
+
+_LOOKS: Final = 10
+FIRST: Final = "before the first compaction"
+EDITED: Final = "the CSV was edited"
+NONE_LEFT: Final = "no backup was left to replay from"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a fold goes on from.
+
+    Attributes:
+        data: The bytes that `table` was read from.
+        table: The CSV, or a base.
+        position: The events before it are in `table`.
+        since: The position of the base that `table` grew from.
+        crc: zlib.crc32 of the log between the two.
+        unknown: Keys of results before `position` that were in no row.
+        current: The bytes of the CSV now, or None when it is gone.
+        delimiter: The delimiter that had to be named.
+        encoding: The encoding that had to be named to read `data`.
+        base: The file name of the base that `table` grew from; "" when it becomes one itself.
+        new_base: Why `data` has to be kept as a base, or None.
+        rebuilt: Why the whole log is replayed, or None.
+        stale: How many results the edited CSV does not show because it was loaded before they were recorded.
+    """
+
+    data: bytes
+    table: Table
+    position: Position
+    since: Position
+    crc: int
+    unknown: frozenset[str]
+    current: bytes | None
+    delimiter: str | None
+    encoding: str | None = None
+    base: str = ""
+    new_base: str | None = None
+    rebuilt: str | None = None
+    stale: int = 0
+
+
+class EditedMeanwhile(Exception):  # a signal between two methods, no error
+    """The CSV changed under our hands."""
+
+
+class Origins:
+    """Finds where to start from.
+
+    Args:
+        csv_path: The CSV, absolute.
+        log: The event log.
+        backups: Where bases are kept.
+        storage: The seam to the file system.
+        delimiter: Between cells; by default it shows.
+        encoding: How to read a CSV that is not UTF-8.
+        guard_formulas: Whether text of events is guarded against being taken for a formula.
+        settle_s: How long an edited CSV must not have changed before it is taken for saved, in seconds.
+
+    Attributes:
+        saved: What the checkpoint's file holds.
+        verified: The last checkpoint that was found to agree with the log.
+        resident: The SHA-256 and the table of the last view, so that a live run parses the CSV once.
+    """
+
+    def __init__(
+        self,
+        csv_path: str,
+        log: FileLog,
+        backups: BackupStore,
+        storage: Storage,
+        *,
+        delimiter: str | None,
+        encoding: str | None,
+        guard_formulas: bool,
+        settle_s: float,
+    ) -> None:
+        self.saved: Checkpoint | None = None
+        self.verified: Checkpoint | None = None
+        self.resident: tuple[str, Table] | None = None
+        self._csv_path = csv_path
+        self._log = log
+        self._backups = backups
+        self._storage = storage
+        self._delimiter = delimiter
+        self._encoding = encoding
+        self._guard_formulas = guard_formulas
+        self._settle_s = settle_s
+
+    def of_compaction(self, end: LogEnd) -> Origin:
+        current = self.current()
+        checkpoint, flaw = self._valid_checkpoint(end)
+        if checkpoint is None or current is None:
+            return self._from_base(current, end, flaw if current is not None else "the CSV was gone")
+        delimiter = self._delimiter or checkpoint.delimiter
+        digest = sha256(current).hexdigest()
+        view = checkpoint.view(digest)
+        if view is None:
+            return self._from_edited(self._settled(), checkpoint, delimiter)
+        if checkpoint.guard_formulas != self._guard_formulas:
+            return self._from_base(current, end, "the guard against formulas was turned on or off")
+        table = (
+            self.resident[1]
+            if self.resident and self.resident[0] == digest
+            else self._parse_as(current, delimiter, view.encoding)
+        )
+        newest = self._newest_base()
+        if newest and newest.name == checkpoint.base and self._backups.is_there(newest):
+            since, crc, new_base = checkpoint.since, view.crc, None
+        else:  # a replay would start from another base than this view grew from
+            since, crc, new_base = view.position, 0, NONE_LEFT
+        return Origin(
+            data=current,
+            table=table,
+            position=view.position,
+            since=since,
+            crc=crc,
+            unknown=frozenset(checkpoint.unknown),
+            current=current,
+            delimiter=delimiter,
+            encoding=view.encoding,
+            base=checkpoint.base,
+            new_base=new_base,
+        )
+
+    def _settled(self) -> bytes:
+        """Return the CSV once it has not changed for a while: half a file that is being saved is no edit."""
+        for _ in range(_LOOKS):
+            status = self._storage.stat(self._csv_path)
+            age_s = time.time() - status.st_mtime if status else 0.0
+            if not 0 <= age_s < self._settle_s:
+                break
+            time.sleep(self._settle_s - age_s)
+        current = self.current()
+        if current is None:
+            raise EditedMeanwhile
+        return current
+
+    def _from_edited(self, current: bytes, checkpoint: Checkpoint, delimiter: str | None) -> Origin:
+        """Start from a CSV that somebody edited, at the place in the log that it shows it has seen."""
+        masking.get_logger().info("view.edited", csv=self._csv_path)
+        table = self._parse_as(current, delimiter, self._encoding)
+        position, stale = self._seen_until(table, checkpoint)
+        return Origin(
+            data=current,
+            table=table,
+            position=position,
+            since=position,
+            crc=0,
+            unknown=frozenset(checkpoint.unknown),
+            current=current,
+            delimiter=delimiter,
+            encoding=self._encoding,
+            new_base=EDITED,
+            stale=stale,
+        )
+
+    def _seen_until(self, edited: Table, checkpoint: Checkpoint) -> tuple[Position, int]:
+        """Return the place in the log that an edited CSV has seen, and how many results for its rows come after it."""
+        latest = checkpoint.latest.position
+        for base in reversed(list(filter(self._is_base, self._backups.all()))):
+            if base.position is None or base.position >= latest:
+                continue
+            try:
+                first = self._table_of(base, self._backups.read(base))
+            except (BackupError, InvalidCsv):
+                continue  # damaged; a later one will do
+            found = seen(edited, first, self._log.read(base.position, latest), guard_formulas=self._guard_formulas)
+            return (found.position or base.position, found.unseen) if found.unseen else (latest, 0)
+        return checkpoint.views[0].position, 0  # the earlier place: better to fold a result again than to skip one
+
+    def _valid_checkpoint(self, end: LogEnd) -> tuple[Checkpoint | None, str]:
+        """Return the checkpoint when it can be believed, else None and why not."""
+        found = self.saved
+        if found is None:
+            return None, "there was no valid checkpoint"
+        flaw = self._flaw(found, end)
+        if flaw:
+            return None, flaw
+        self.verified = found
+        return found, ""
+
+    def _flaw(self, found: Checkpoint, end: LogEnd) -> str:
+        newest = self._newest_base()
+        if found.log != self.identity() or column_id(found.key_column) != column_id(self._log.key_column):
+            return "the checkpoint was of another log"
+        if any(view.position > end.position for view in found.views):
+            return "the log is shorter than it was"
+        if newest and newest.position and newest.position > found.latest.position:
+            return "the checkpoint was older than the newest backup"
+        if found != self.verified and not self._agrees(found):
+            return "the log differs from what was folded before"
+        return ""
+
+    def _agrees(self, checkpoint: Checkpoint) -> bool:
+        """Tell whether the log still is, byte for byte, what was folded into the views of a checkpoint."""
+        return all(self._log.crc(checkpoint.since, view.position) == view.crc for view in checkpoint.views)
+
+    def _is_base(self, backup: Backup) -> bool:
+        """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""
+        return backup.position is not None and self.identity() in {backup.log, None}
+
+    def _newest_base(self) -> Backup | None:
+        return next(filter(self._is_base, self._backups.all()), None)
+
+    def identity(self) -> str | None:
+        """Return the uuid of the log, which the checkpoint knows too, should every header be damaged."""
+        return self._log.identity() or (self.saved.log if self.saved else None)
+
+    def _from_base(self, current: bytes | None, end: LogEnd, reason: str) -> Origin:
+        """Start from the newest valid base; a CSV that has none becomes one itself."""
+        for base in filter(self._is_base, self._backups.all()):
+            try:
+                return self._from_backup(base, current, end, reason)
+            except (BackupError, InvalidCsv) as error:
+                masking.get_logger().warning("backup.damaged", backup=base.path, error=str(error))
+        if current is None:
+            raise InvalidCsv(
+                f"{self._csv_path}: there is no such file, and no backup in {self._backups.directory} to rebuild it"
+            )
+        table = self.parse(current)
+        first = self._log.first()
+        return Origin(
+            data=current,
+            table=table,
+            position=first,
+            since=first,
+            crc=0,
+            unknown=frozenset(),
+            current=current,
+            delimiter=self._delimiter,
+            encoding=self._encoding,
+            new_base=FIRST,
+        )
+
+    def of_replay(self, end: LogEnd) -> Origin:
+        if self.saved is not None and self._newest_base() is None:
+            raise BackupError(
+                f"{self._backups.directory}: has no backup of this log to replay from, though there was one. "
+                "Name its directory: --backup-dir, or EVENTCSV_BACKUP_DIR"
+            )
+        return self._from_base(self.current(), end, "asked for")
+
+    def of_replay_from(self, name: str, end: LogEnd) -> Origin:
+        """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
+        backup = self._backups.find(name)
+        origin = self._from_backup(backup, self.current(), end, "asked for")
+        return origin if backup == self._newest_base() else replace(origin, new_base=f"replayed from {backup.name}")
+
+    def _from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> Origin:
+        if base.position is None:
+            raise BackupError(
+                f"{base.path}: keeps a CSV whose place in the log is not known; it can be restored, not replayed"
+            )
+        if base.position > end.position:
+            raise BackupError(f"{base.path}: belongs to a place that the log does not reach")
+        if not self._log.starts_line(base.position):
+            raise BackupError(f"{base.path}: belongs to a place that is no line of this log; was the log replaced?")
+        data = self._backups.read(base)
+        table = self._table_of(base, data)
+        return Origin(
+            data=data,
+            table=table,
+            position=base.position,
+            since=base.position,
+            crc=0,
+            unknown=frozenset(base.unknown),
+            current=current,
+            delimiter=base.delimiter,
+            encoding=base.encoding,
+            base=base.name,
+            rebuilt=f"from {base.name} and the log after it: {reason}",
+        )
+
+    def _table_of(self, base: Backup, data: bytes) -> Table:
+        """Return the table of a backup."""
+        key = self._log.key_column
+        return parse(data, source=base.path, key=key, delimiter=base.delimiter, encoding=base.encoding)
+
+    def current(self) -> bytes | None:
+        try:
+            fd = self._storage.open_regular(self._csv_path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        return self._storage.read_and_close(fd)
+
+    def parse(self, data: bytes) -> Table:
+        """Return the table of a CSV that nothing is known of but what was named."""
+        return self._parse_as(data, self._delimiter, self._encoding)
+
+    def _parse_as(self, data: bytes, delimiter: str | None, encoding: str | None) -> Table:
+        return parse(data, source=self._csv_path, key=self._log.key_column, delimiter=delimiter, encoding=encoding)

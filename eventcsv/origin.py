@@ -240,7 +240,7 @@ class Origins:
             try:
                 return self._from_backup(base, current, end, reason)
             except (BackupError, InvalidCsv) as error:
-                masking.get_logger().warning("backup.damaged", backup=base.path, error=str(error))
+                masking.get_logger().error("backup.damaged", backup=base.path, error=str(error))
         if current is None:
             raise InvalidCsv(
                 f"{self._csv_path}: there is no such file, and no backup in {self._backups.directory} to rebuild it"

@@ -33,7 +33,7 @@ class Seen:
 
     Attributes:
         position: After the last event that shows in it, or None when none does.
-        unseen: How many results for its rows come later.
+        unseen: How many results for its rows come later and do not show.
     """
 
     position: Position | None
@@ -58,11 +58,14 @@ def seen(edited: Table, first: Table, chunks: Iterable[Chunk], *, guard_formulas
             key = event.key.strip(BLANKS)
             if event.kind != Kind.RESULT or key not in keys:
                 continue
-            unseen += 1
-            for column, text in event.cells.items():
-                cell = (key, column_id(column))
-                shows = (guarded(text) if guard_formulas else text) in shown.get(cell, ())
-                if shows and cell not in met:
+            shows = [
+                cell
+                for column, text in event.cells.items()
+                if (guarded(text) if guard_formulas else text) in shown.get(cell := (key, column_id(column)), ())
+            ]
+            unseen += len(shows) < len(event.cells)
+            for cell in shows:
+                if cell not in met:
                     met.add(cell)
                     if shown[cell].isdisjoint(before.get(cell, {""})):
                         position, unseen = Position(chunk.number, end_bytes), 0

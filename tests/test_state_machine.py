@@ -91,17 +91,27 @@ class OneJob(RuleBasedStateMachine):
 
     def seen(self) -> int:
         """Return how many events the edited rows have seen: up to the last one that nothing else explains."""
-        keys = {row["PO_NUMBER"] for row in self.rows}
         known = self.events[: self.folded]
-        for count in range(self.folded, 0, -1):
-            event, earlier = known[count - 1], known[: count - 1]
-            for column, text in event.cells.items():
-                shown = {row.get(column, "") for row in self.rows if row["PO_NUMBER"] == event.key}
-                at_first = {row.get(column, "") for row in self.first if row["PO_NUMBER"] == event.key} or {""}
-                others = {other.cells.get(column) for other in earlier if other.key == event.key}
-                if text in shown and text not in others and not shown & at_first:
-                    return count
-        return 0 if any(event.key in keys for event in known) else self.folded
+        count = next(
+            (count for count in range(len(known), 0, -1) if self.proves(known[: count - 1], known[count - 1])), 0
+        )
+        keys = {row["PO_NUMBER"] for row in self.rows}
+        later = [event for event in known[count:] if event.key in keys]
+        unseen = any(text not in self.shown(event.key, name) for event in later for name, text in event.cells.items())
+        return count if unseen else self.folded
+
+    def shown(self, key: str, column: str) -> set[str]:
+        return {row.get(column, "") for row in self.rows if row["PO_NUMBER"] == key}
+
+    def proves(self, earlier: list[Event], event: Event) -> bool:
+        """Tell whether a cell has the text of an event that neither an earlier event nor the beginning gave it."""
+        for column, text in event.cells.items():
+            at_first = {row.get(column, "") for row in self.first if row["PO_NUMBER"] == event.key} or {""}
+            others = {other.cells.get(column) for other in earlier if other.key == event.key}
+            shown = self.shown(event.key, column)
+            if text in shown and text not in others and not shown & at_first:
+                return True
+        return False
 
     def fold(self) -> None:
         """Fold what is new into the model, and first what was recorded before its row was there."""

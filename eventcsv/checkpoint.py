@@ -27,13 +27,16 @@ class View:
         sha256: Of its bytes, in hex.
         position: The events before it are in this content.
         crc: zlib.crc32 of the log from the checkpoint's `since` to `position`.
+        unknown: Keys of results before `position` that are in none of its rows; should an operator add such a row, they
+            are folded after all.
         encoding: How to read it when it is not yet in UTF-8.
     """
 
     sha256: str
     position: Position
     crc: int
-    encoding: str | None = None
+    unknown: tuple[str, ...]
+    encoding: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,6 @@ class Checkpoint:
         delimiter: The delimiter that had to be named to read the CSV; None when it shows.
         base: The file name of the base that the view grew from.
         since: Its position.
-        unknown: Keys of results before the latest view's position that were in no row; should an operator add such a
-            row, they are folded after all.
         views: The content of the CSV; while it is being replaced, the old one and the new one.
     """
 
@@ -58,7 +59,6 @@ class Checkpoint:
     delimiter: str | None
     base: str
     since: Position
-    unknown: tuple[str, ...]
     views: tuple[View, ...]
 
     @property
@@ -82,9 +82,7 @@ def load(storage: Storage, path: str) -> Checkpoint | None:
         return None
     try:
         record = unsealed(line.removesuffix(b"\n"))
-        views = tuple(
-            View(view["sha256"], _position(view["position"]), view["crc"], view["encoding"]) for view in record["views"]
-        )
+        views = tuple(_view(view) for view in record["views"])
         checkpoint = Checkpoint(
             record["log"],
             record["key_column"],
@@ -92,7 +90,6 @@ def load(storage: Storage, path: str) -> Checkpoint | None:
             record["delimiter"],
             record["base"],
             _position(record["since"]),
-            tuple(record["unknown"]),
             views,
         )
     except UnsupportedFormat as error:
@@ -112,12 +109,12 @@ def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
         "delimiter": checkpoint.delimiter,
         "base": checkpoint.base,
         "since": _place(checkpoint.since),
-        "unknown": checkpoint.unknown,
         "views": [
             {
                 "sha256": view.sha256,
                 "position": _place(view.position),
                 "crc": view.crc,
+                "unknown": view.unknown,
                 "encoding": view.encoding,
             }
             for view in checkpoint.views
@@ -127,7 +124,9 @@ def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
 
 
 def _view(record: dict[str, Any]) -> View:
-    return View(record["sha256"], _position(record["position"]), record["crc"], record["encoding"])
+    return View(
+        record["sha256"], _position(record["position"]), record["crc"], tuple(record["unknown"]), record["encoding"]
+    )
 
 
 def _position(place: dict[str, int]) -> Position:

@@ -219,8 +219,9 @@ class Compactor:
             masking.get_logger().warning("log.damage", place=str(item), log=self._log.directory)
         untouched = origin.encoding is None and table is origin.table
         data = origin.data if untouched else render(table)
-        view = View(sha256(data).hexdigest(), end.position, crc)
-        base, kept = self._publish(origin, data, view, tuple(sorted((origin.unknown - late).union(fold.unknown))))
+        unknown = tuple(sorted((origin.unknown - late).union(fold.unknown)))
+        view = View(sha256(data).hexdigest(), end.position, crc, unknown, encoding=None)
+        base, kept = self._publish(origin, data, view)
         self._origins.resident = (view.sha256, table)
         return CompactResult(
             csv_path=self._csv_path,
@@ -249,16 +250,14 @@ class Compactor:
             fold.add(chunk)  # its damage was reported when this part was folded first
         return fold.result()
 
-    def _publish(
-        self, origin: Origin, data: bytes, view: View, unknown: tuple[str, ...]
-    ) -> tuple[Backup | None, Backup | None]:
+    def _publish(self, origin: Origin, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
         """Put `data` in the CSV's place unless it is there; return the base and the kept copy made on the way."""
         base = kept = None
         if origin.new_base:
             base = self._keep(origin.data, origin.new_base, origin)
             origin = replace(origin, base=base.name)
         if data == origin.current:
-            self._save((view,), origin, unknown)
+            self._save((view,), origin)
             return base, kept
         if origin.rebuilt:
             kept = self._keep_replaced(origin.current)
@@ -268,11 +267,14 @@ class Compactor:
             # arrived there is none, and a run that is killed in between is a full replay again.
             self._forget()
             self._replace(origin)
-            self._save((view,), origin, unknown)
+            self._save((view,), origin)
         else:
-            present = View(sha256(origin.data).hexdigest(), origin.position, origin.crc, origin.encoding)
-            self._save((present, view), origin, unknown)
+            met = tuple(sorted(origin.unknown))
+            present = View(sha256(origin.data).hexdigest(), origin.position, origin.crc, met, origin.encoding)
+            self._save((present, view), origin)
             self._replace(origin)
+            if not origin.unknown.issubset(view.unknown):  # late ones are in now, and must not be folded once more
+                self._store(replace(self._checkpoint(origin), views=(view,)))
         return base, kept
 
     def _replace(self, origin: Origin) -> None:
@@ -287,22 +289,28 @@ class Compactor:
             self._storage.sync_directory(self._log.directory)
         self._origins.saved = self._origins.verified = None
 
-    def _save(self, views: tuple[View, ...], origin: Origin, unknown: tuple[str, ...]) -> None:
-        checkpoint = Checkpoint(
+    def _save(self, views: tuple[View, ...], origin: Origin) -> None:
+        """Write the checkpoint, unless the one that is there says the same."""
+        checkpoint = replace(self._checkpoint(origin), views=views)
+        saved = self._origins.saved
+        if saved is None or checkpoint not in {saved, replace(saved, views=saved.views[-1:])}:
+            self._store(checkpoint)
+        self._origins.verified = self._origins.saved
+
+    def _checkpoint(self, origin: Origin) -> Checkpoint:
+        return Checkpoint(
             log=self._origins.identity(),
             key_column=self._log.key_column,
             guard_formulas=self._guard_formulas,
             delimiter=origin.delimiter,
             base=origin.base,
             since=origin.since,
-            unknown=unknown,
-            views=views,
+            views=(),
         )
-        saved = self._origins.saved
-        if saved is None or checkpoint not in {saved, replace(saved, views=saved.views[-1:])}:
-            checkpoints.save(self._storage, self._checkpoint_path, checkpoint)
-            self._origins.saved = checkpoint
-        self._origins.verified = self._origins.saved
+
+    def _store(self, checkpoint: Checkpoint) -> None:
+        checkpoints.save(self._storage, self._checkpoint_path, checkpoint)
+        self._origins.saved = self._origins.verified = checkpoint
 
     def _keep(self, data: bytes, reason: str, origin: Origin) -> Backup:
         return self._backups.create(

@@ -182,13 +182,9 @@ class BackupStore:
         return status is not None and status.st_size == backup.file_size_bytes
 
     def all(self) -> list[Backup]:
-        """Return the finished backups, the newest first, without those whose metadata is damaged (see `damaged`)."""
+        """Return the finished backups, the newest first, without those whose metadata is damaged."""
         found = [backup for name in self._metadata_names() if (backup := self._load(name))]
         return sorted(found, key=lambda backup: (backup.number, backup.created_at), reverse=True)
-
-    def damaged(self) -> list[str]:
-        """Return the paths of metadata that cannot be read."""
-        return [os.path.join(self.directory, name) for name in self._metadata_names() if self._load(name) is None]
 
     def find(self, name: str) -> Backup:
         """Return the backup that a path or file name means.

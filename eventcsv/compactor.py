@@ -36,12 +36,10 @@ from eventcsv.view import render
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventcsv.backup import Backup, BackupStore
-    from eventcsv.log import FileLog
+    from eventcsv.backup import Backup
     from eventcsv.origin import Origin
     from eventcsv.scan import Damage, Position
     from eventcsv.segments import LogEnd
-    from eventcsv.storage import Storage
     from eventcsv.view import Table
 
     ProgressCallback = Callable[[int, int], None]
@@ -100,50 +98,24 @@ class Compactor:
     Between calls it holds the CSV in memory, so that a live run parses it once.
 
     Args:
-        csv_path: The CSV, absolute.
-        log: The event log.
-        backups: Where bases are kept.
-        storage: The seam to the file system.
-        delimiter: Between cells; by default it shows.
-        encoding: How to read a CSV that is not UTF-8; it is written back as UTF-8 with a byte order mark.
-        guard_formulas: Put an apostrophe before text of events that a spreadsheet would take for a formula.
-        settle_s: How long an edited CSV must not have changed before it is taken for saved, in seconds.
+        origins: What the CSV, its log and its backups are, and where to start from.
+
+    Attributes:
         on_progress: Called with the bytes of the log folded so far and those to fold.
     """
 
-    def __init__(
-        self,
-        csv_path: str,
-        log: FileLog,
-        backups: BackupStore,
-        storage: Storage,
-        *,
-        delimiter: str | None = None,
-        encoding: str | None = None,
-        guard_formulas: bool = True,
-        settle_s: float = 1.0,
-        on_progress: ProgressCallback | None = None,
-    ) -> None:
-        self.on_progress = on_progress
-        self._csv_path = csv_path
-        self._log = log
-        self._backups = backups
-        self._storage = storage
-        self._guard_formulas = guard_formulas
-        self._origins = Origins(
-            csv_path,
-            log,
-            backups,
-            storage,
-            delimiter=delimiter,
-            encoding=encoding,
-            guard_formulas=guard_formulas,
-            settle_s=settle_s,
-        )
-        directory, name = os.path.split(csv_path)
+    def __init__(self, origins: Origins) -> None:
+        self.on_progress: ProgressCallback | None = None
+        self._origins = origins
+        self._csv_path = origins.csv_path
+        self._log = origins.log
+        self._backups = origins.backups
+        self._storage = origins.storage
+        self._guard_formulas = origins.guard_formulas
+        directory, name = os.path.split(self._csv_path)
         self._temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
-        self._checkpoint_path = os.path.join(log.directory, CHECKPOINT_NAME)
-        self._lock_path = os.path.join(log.directory, "compact.lock")
+        self._checkpoint_path = os.path.join(self._log.directory, CHECKPOINT_NAME)
+        self._lock_path = os.path.join(self._log.directory, "compact.lock")
 
     def compact(self) -> CompactResult:
         """Bring the CSV up to the log's present end.

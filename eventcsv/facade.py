@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eventcsv.compactor import Compactor, CompactResult, ProgressCallback
-    from eventcsv.scan import Damage, Position
+    from eventcsv.scan import Damage
 
 CSV_VARIABLE = "EVENTCSV_CSV"
 BACKUP_DIR_VARIABLE = "EVENTCSV_BACKUP_DIR"
@@ -263,15 +263,11 @@ class EventCsv:
         self._compactor.on_progress = on_progress
         return self._compactor.replay(backup)
 
-    def end(self) -> Position:
-        """Return where the log ends at this moment."""
-        return self._log.end().position
-
     def fingerprint(self) -> tuple[object, ...]:
         """Return something that changes when the log grows or the CSV is edited, at the cost of some system calls."""
         status = self._storage.stat(self.csv_path)
         view = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else ()
-        return (self.end(), *view)
+        return (self._log.end().position, *view)
 
     def history(self, key: str, *, on_damage: Callable[[Damage], object] | None = None) -> Iterator[Event]:
         """Yield the events of one PO in the order of the log, an event that was appended twice by a retry only once.
@@ -304,8 +300,9 @@ class EventCsv:
     def _compactor(self) -> Compactor:
         from eventcsv.backup import BackupStore  # noqa: PLC0415  # the operator side loads Polars, a worker must not
         from eventcsv.compactor import Compactor  # noqa: PLC0415  # the same
+        from eventcsv.origin import Origins  # noqa: PLC0415  # the same
 
-        return Compactor(
+        origins = Origins(
             self.csv_path,
             self._log,
             BackupStore(self.backup_dir, self.csv_path, self._storage),
@@ -315,6 +312,7 @@ class EventCsv:
             guard_formulas=self._guard_formulas,
             settle_s=self._settle_s,
         )
+        return Compactor(origins)
 
 
 def _refuse_repeated(values: Mapping[str, object], columns: Mapping[str, object]) -> None:

@@ -72,7 +72,7 @@ class EditedMeanwhile(Exception):  # a signal between two methods, no error
 
 
 class Origins:
-    """Finds where to start from.
+    """Finds where to start from, for one CSV with its log and its backups.
 
     Args:
         csv_path: The CSV, absolute.
@@ -80,8 +80,8 @@ class Origins:
         backups: Where bases are kept.
         storage: The seam to the file system.
         delimiter: Between cells; by default it shows.
-        encoding: How to read a CSV that is not UTF-8.
-        guard_formulas: Whether text of events is guarded against being taken for a formula.
+        encoding: How to read a CSV that is not UTF-8; it is written back as UTF-8 with a byte order mark.
+        guard_formulas: Put an apostrophe before text of events that a spreadsheet would take for a formula.
         settle_s: How long an edited CSV must not have changed before it is taken for saved, in seconds.
 
     Attributes:
@@ -105,13 +105,13 @@ class Origins:
         self.saved: Checkpoint | None = None
         self.verified: Checkpoint | None = None
         self.resident: tuple[str, Table] | None = None
-        self._csv_path = csv_path
-        self._log = log
-        self._backups = backups
-        self._storage = storage
+        self.csv_path = csv_path
+        self.log = log
+        self.backups = backups
+        self.storage = storage
         self._delimiter = delimiter
         self._encoding = encoding
-        self._guard_formulas = guard_formulas
+        self.guard_formulas = guard_formulas
         self._settle_s = settle_s
 
     def of_compaction(self, end: LogEnd) -> Origin:
@@ -124,7 +124,7 @@ class Origins:
         view = checkpoint.view(digest)
         if view is None:
             return self._from_edited(self._settled(), checkpoint, delimiter)
-        if checkpoint.guard_formulas != self._guard_formulas:
+        if checkpoint.guard_formulas != self.guard_formulas:
             return self._from_base(current, end, "the guard against formulas was turned on or off")
         table = (
             self.resident[1]
@@ -132,7 +132,7 @@ class Origins:
             else self._parse_as(current, delimiter, view.encoding)
         )
         newest = self._newest_base()
-        if newest and newest.name == checkpoint.base and self._backups.is_there(newest):
+        if newest and newest.name == checkpoint.base and self.backups.is_there(newest):
             since, crc, new_base = checkpoint.since, view.crc, None
         else:  # a replay would start from another base than this view grew from
             since, crc, new_base = view.position, 0, NONE_LEFT
@@ -153,7 +153,7 @@ class Origins:
     def _settled(self) -> bytes:
         """Return the CSV once it has not changed for a while: half a file that is being saved is no edit."""
         for _ in range(_LOOKS):
-            status = self._storage.stat(self._csv_path)
+            status = self.storage.stat(self.csv_path)
             age_s = time.time() - status.st_mtime if status else 0.0
             if not 0 <= age_s < self._settle_s:
                 break
@@ -165,7 +165,7 @@ class Origins:
 
     def _from_edited(self, current: bytes, checkpoint: Checkpoint, delimiter: str | None) -> Origin:
         """Start from a CSV that somebody edited, at the place in the log that it shows it has seen."""
-        masking.get_logger().info("view.edited", csv=self._csv_path)
+        masking.get_logger().info("view.edited", csv=self.csv_path)
         table = self._parse_as(current, delimiter, self._encoding)
         position, stale = self._seen_until(table, checkpoint)
         return Origin(
@@ -185,14 +185,14 @@ class Origins:
     def _seen_until(self, edited: Table, checkpoint: Checkpoint) -> tuple[Position, int]:
         """Return the place in the log that an edited CSV has seen, and how many results for its rows come after it."""
         latest = checkpoint.latest.position
-        for base in reversed(list(filter(self._is_base, self._backups.all()))):
+        for base in reversed(list(filter(self._is_base, self.backups.all()))):
             if base.position is None or base.position >= latest:
                 continue
             try:
-                first = self._table_of(base, self._backups.read(base))
+                first = self._table_of(base, self.backups.read(base))
             except (BackupError, InvalidCsv):
                 continue  # damaged; a later one will do
-            found = seen(edited, first, self._log.read(base.position, latest), guard_formulas=self._guard_formulas)
+            found = seen(edited, first, self.log.read(base.position, latest), guard_formulas=self.guard_formulas)
             return (found.position or base.position, found.unseen) if found.unseen else (latest, 0)
         return checkpoint.views[0].position, 0  # the earlier place: better to fold a result again than to skip one
 
@@ -209,7 +209,7 @@ class Origins:
 
     def _flaw(self, found: Checkpoint, end: LogEnd) -> str:
         newest = self._newest_base()
-        if found.log != self.identity() or column_id(found.key_column) != column_id(self._log.key_column):
+        if found.log != self.identity() or column_id(found.key_column) != column_id(self.log.key_column):
             return "the checkpoint was of another log"
         if any(view.position > end.position for view in found.views):
             return "the log is shorter than it was"
@@ -221,32 +221,32 @@ class Origins:
 
     def _agrees(self, checkpoint: Checkpoint) -> bool:
         """Tell whether the log still is, byte for byte, what was folded into the views of a checkpoint."""
-        return all(self._log.crc(checkpoint.since, view.position) == view.crc for view in checkpoint.views)
+        return all(self.log.crc(checkpoint.since, view.position) == view.crc for view in checkpoint.views)
 
     def _is_base(self, backup: Backup) -> bool:
         """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""
         return backup.position is not None and self.identity() in {backup.log, None}
 
     def _newest_base(self) -> Backup | None:
-        return next(filter(self._is_base, self._backups.all()), None)
+        return next(filter(self._is_base, self.backups.all()), None)
 
     def identity(self) -> str | None:
         """Return the uuid of the log, which the checkpoint knows too, should every header be damaged."""
-        return self._log.identity() or (self.saved.log if self.saved else None)
+        return self.log.identity() or (self.saved.log if self.saved else None)
 
     def _from_base(self, current: bytes | None, end: LogEnd, reason: str) -> Origin:
         """Start from the newest valid base; a CSV that has none becomes one itself."""
-        for base in filter(self._is_base, self._backups.all()):
+        for base in filter(self._is_base, self.backups.all()):
             try:
                 return self._from_backup(base, current, end, reason)
             except (BackupError, InvalidCsv) as error:
                 masking.get_logger().error("backup.damaged", backup=base.path, error=str(error))
         if current is None:
             raise InvalidCsv(
-                f"{self._csv_path}: there is no such file, and no backup in {self._backups.directory} to rebuild it"
+                f"{self.csv_path}: there is no such file, and no backup in {self.backups.directory} to rebuild it"
             )
         table = self.parse(current)
-        first = self._log.first()
+        first = self.log.first()
         return Origin(
             data=current,
             table=table,
@@ -263,14 +263,14 @@ class Origins:
     def of_replay(self, end: LogEnd) -> Origin:
         if self.saved is not None and self._newest_base() is None:
             raise BackupError(
-                f"{self._backups.directory}: has no backup of this log to replay from, though there was one. "
+                f"{self.backups.directory}: has no backup of this log to replay from, though there was one. "
                 "Name its directory: --backup-dir, or EVENTCSV_BACKUP_DIR"
             )
         return self._from_base(self.current(), end, "asked for")
 
     def of_replay_from(self, name: str, end: LogEnd) -> Origin:
         """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
-        backup = self._backups.find(name)
+        backup = self.backups.find(name)
         origin = self._from_backup(backup, self.current(), end, "asked for")
         return origin if backup == self._newest_base() else replace(origin, new_base=f"replayed from {backup.name}")
 
@@ -281,9 +281,9 @@ class Origins:
             )
         if base.position > end.position:
             raise BackupError(f"{base.path}: belongs to a place that the log does not reach")
-        if not self._log.starts_line(base.position):
+        if not self.log.starts_line(base.position):
             raise BackupError(f"{base.path}: belongs to a place that is no line of this log; was the log replaced?")
-        data = self._backups.read(base)
+        data = self.backups.read(base)
         table = self._table_of(base, data)
         return Origin(
             data=data,
@@ -301,19 +301,19 @@ class Origins:
 
     def _table_of(self, base: Backup, data: bytes) -> Table:
         """Return the table of a backup."""
-        key = self._log.key_column
+        key = self.log.key_column
         return parse(data, source=base.path, key=key, delimiter=base.delimiter, encoding=base.encoding)
 
     def current(self) -> bytes | None:
         try:
-            fd = self._storage.open_regular(self._csv_path, os.O_RDONLY)
+            fd = self.storage.open_regular(self.csv_path, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        return self._storage.read_and_close(fd)
+        return self.storage.read_and_close(fd)
 
     def parse(self, data: bytes) -> Table:
         """Return the table of a CSV that nothing is known of but what was named."""
         return self._parse_as(data, self._delimiter, self._encoding)
 
     def _parse_as(self, data: bytes, delimiter: str | None, encoding: str | None) -> Table:
-        return parse(data, source=self._csv_path, key=self._log.key_column, delimiter=delimiter, encoding=encoding)
+        return parse(data, source=self.csv_path, key=self.log.key_column, delimiter=delimiter, encoding=encoding)

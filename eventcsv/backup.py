@@ -19,13 +19,18 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from eventcsv.errors import BackupError, UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, sealed, unsealed, utc_text
+from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed, utc_text
 from eventcsv.scan import Position
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from eventcsv.storage import Storage
 
 _ATTEMPTS: Final = 5
+KEPT: Final = 5
+SESSION: Final = "a session began"
+ASKED: Final = "asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,8 @@ class Backup:
         log: The uuid of the log that `position` is a place in.
         position: The events before it are in this copy; a replay goes on there. None for a copy that only keeps
             something safe.
-        unknown: Keys of results before `position` that were in no row; see `Checkpoint.unknown`.
+        unknown: Keys of results before `position` that were in no row; see `View.unknown`.
+        in_flight: What was in flight at `position`.
         delimiter: How to read it when the CSV's delimiter had to be named; None when it shows.
         encoding: How to read it when the CSV's encoding had to be named; None for UTF-8.
     """
@@ -60,6 +66,7 @@ class Backup:
     log: str | None
     position: Position | None
     unknown: tuple[str, ...] = ()
+    in_flight: tuple[InFlight, ...] = ()
     delimiter: str | None = None
     encoding: str | None = None
 
@@ -94,7 +101,9 @@ class BackupStore:
         record_count: int,
         log: str | None,
         position: Position | None,
+        session: str | None = None,
         unknown: tuple[str, ...] = (),
+        in_flight: tuple[InFlight, ...] = (),
         delimiter: str | None = None,
         encoding: str | None = None,
     ) -> Backup:
@@ -106,7 +115,9 @@ class BackupStore:
             record_count: How many rows it has.
             log: The uuid of the log.
             position: How far the log is in it, or None when nobody knows.
+            session: What its name ends in; by default something random.
             unknown: Keys of results before that which were in no row.
+            in_flight: What was in flight there.
             delimiter: The delimiter that had to be named to read it.
             encoding: The encoding that had to be named to read it.
 
@@ -117,7 +128,7 @@ class BackupStore:
         self._storage.make_directory(self.directory)
         self._clear_unfinished()
         now = datetime.now(UTC)
-        session, base = self._free_name(now)
+        session, base = self._free_name(now, session)
         backup = Backup(
             path=f"{base}{self._suffix}",
             session=session,
@@ -130,6 +141,7 @@ class BackupStore:
             log=log,
             position=position,
             unknown=unknown,
+            in_flight=in_flight,
             delimiter=delimiter,
             encoding=encoding,
         )
@@ -147,6 +159,44 @@ class BackupStore:
         self._storage.sync_directory(self.directory)
         return backup
 
+    def retain(self, log: str | None) -> list[Backup]:
+        """Remove old backups of one log: the newest valid ones stay, and those that somebody asked for.
+
+        Of backups that sessions made the newest five stay, and of the others the newest five that are not older.
+
+        Args:
+            log: The uuid of the log; the backups of any other are nobody's to remove.
+
+        Returns:
+            Those that were removed.
+        """
+        known = [backup for backup in self.all() if log and backup.log == log and backup.reason != ASKED]
+        floor = self._floor(backup for backup in known if backup.reason == SESSION)
+        others = max(floor, self._floor(backup for backup in known if backup.reason != SESSION))
+        removed = [backup for backup in known if backup.number < (floor if backup.reason == SESSION else others)]
+        for backup in removed:
+            self._remove(backup)
+        return removed
+
+    def _floor(self, newest_first: Iterable[Backup]) -> int:
+        """Return the number of the last one to stay, or 0 when all of them do; damaged ones do not count."""
+        valid = 0
+        for backup in newest_first:
+            with suppress(BackupError):
+                self.read(backup)
+                valid += 1
+            if valid == KEPT:
+                return backup.number
+        return 0
+
+    def _remove(self, backup: Backup) -> None:
+        # Marked as unfinished first, so that a kill in between leaves nothing that nobody clears away.
+        base = os.path.splitext(backup.path)[0]
+        self._storage.replace(f"{base}.json", f"{base}{self._unfinished}")
+        self._storage.remove_ours(backup.path)
+        self._storage.remove_ours(f"{base}{self._unfinished}")
+        self._storage.sync_directory(self.directory)
+
     def _clear_unfinished(self) -> None:
         """Remove what a crash left of a backup that was being made of this CSV; others may share the directory."""
         for name in self._storage.names(self.directory):
@@ -155,9 +205,10 @@ class BackupStore:
                 self._storage.remove_ours(os.path.join(self.directory, f"{base}{self._suffix}"))
                 self._storage.remove_ours(os.path.join(self.directory, name))
 
-    def _free_name(self, now: datetime) -> tuple[str, str]:
-        for _ in range(_ATTEMPTS):
-            session = os.urandom(4).hex()
+    def _free_name(self, now: datetime, wanted: str | None) -> tuple[str, str]:
+        for attempt in range(_ATTEMPTS):
+            random = os.urandom(4).hex()
+            session = random if wanted is None else f"{wanted}-{random}" if attempt else wanted
             base = os.path.join(self.directory, f"{self._stem}_{now:%Y%m%d_%H%M%S}_{session}")
             if not self._storage.exists(f"{base}{self._suffix}"):
                 return session, base
@@ -221,6 +272,7 @@ class BackupStore:
                 log=record["log"],
                 position=Position(place["segment"], place["offset_bytes"]) if place else None,
                 unknown=tuple(record["unknown"]),
+                in_flight=tuple(InFlight(**item) for item in record["in_flight"]),
                 delimiter=record["delimiter"],
                 encoding=record["encoding"],
             )
@@ -244,6 +296,7 @@ def _metadata(backup: Backup) -> dict[str, Any]:
         "log": backup.log,
         "position": {"segment": place.segment, "offset_bytes": place.offset_bytes} if place else None,
         "unknown": backup.unknown,
+        "in_flight": backup.in_flight,
         "delimiter": backup.delimiter,
         "encoding": backup.encoding,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eventcsv.errors import UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, sealed, unsealed
+from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed
 from eventcsv.scan import Position
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class View:
         crc: zlib.crc32 of the log from the checkpoint's `since` to `position`.
         unknown: Keys of results before `position` that are in none of its rows; should an operator add such a row, they
             are folded after all.
+        in_flight: What was in flight at `position`.
         encoding: How to read it when it is not yet in UTF-8.
     """
 
@@ -36,6 +37,7 @@ class View:
     position: Position
     crc: int
     unknown: tuple[str, ...]
+    in_flight: tuple[InFlight, ...]
     encoding: str | None
 
 
@@ -115,6 +117,7 @@ def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
                 "position": _place(view.position),
                 "crc": view.crc,
                 "unknown": view.unknown,
+                "in_flight": view.in_flight,
                 "encoding": view.encoding,
             }
             for view in checkpoint.views
@@ -125,7 +128,12 @@ def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
 
 def _view(record: dict[str, Any]) -> View:
     return View(
-        record["sha256"], _position(record["position"]), record["crc"], tuple(record["unknown"]), record["encoding"]
+        record["sha256"],
+        _position(record["position"]),
+        record["crc"],
+        tuple(record["unknown"]),
+        tuple(InFlight(**item) for item in record["in_flight"]),
+        record["encoding"],
     )
 
 

@@ -280,11 +280,9 @@ def _report_log(result: CompactResult) -> Iterator[str]:
         yield _line("", "kept in the log, and folded once there is a row. A typo, blanks or lost leading zeros?")
     if result.late:
         yield _line("late", f"results recorded before their rows were added: {_few(list(result.late))}")
+    for item in result.torn[:_SHOWN]:
+        yield _line("torn line", str(item))
     if result.torn:
-        torn = result.torn
-        yield _line(
-            "torn line", f"{torn.segment}, byte {torn.offset_bytes:,}, {torn.length_bytes:,} bytes: {torn.reason}"
-        )
         yield _line("", "no result was lost by it: it was never acknowledged. Results to come are appended behind it")
     for item in result.damage[:_SHOWN]:
         yield _line("damage", str(item))

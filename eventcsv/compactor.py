@@ -15,6 +15,7 @@ Killed anywhere, the CSV is the old one or the new one, and the next run ends in
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventcsv.backup import Backup
+    from eventcsv.event import InFlight
     from eventcsv.origin import Origin
     from eventcsv.scan import Damage, Position
     from eventcsv.segments import LogEnd
@@ -66,7 +68,8 @@ class CompactResult:
         late: Keys whose rows were added to the CSV after their results were recorded; those results are in it now.
         added_columns: Columns that the CSV lacked.
         damage: What is damaged in the part of the log that was read.
-        torn: An unfinished line at the log's end, or None. Normal after a crash: it was never acknowledged.
+        torn: Lines that a crash had cut off. Normal after one: they were never acknowledged.
+        in_flight: The POs that were taken up and have no result yet.
         position: How far the log is in the CSV.
         base: The backup made as the base of later replays, or None.
         kept: The backup of a CSV that a rebuild replaced, or None.
@@ -85,17 +88,47 @@ class CompactResult:
     late: tuple[str, ...]
     added_columns: tuple[str, ...]
     damage: tuple[Damage, ...]
-    torn: Damage | None
+    torn: tuple[Damage, ...]
+    in_flight: tuple[InFlight, ...]
     position: Position
     base: Backup | None
     kept: Backup | None
     duration_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The CSV as the log says that it should be.
+
+    Attributes:
+        origin: Where the fold started.
+        table: The result.
+        end: The log's end, up to which was folded.
+        crc: zlib.crc32 of the log from the origin's `since` to there.
+        events: How many results were folded.
+        unknown: For each key that is in no row, how many of them.
+        late: Keys whose rows were added after their results were recorded.
+        in_flight: The POs that were taken up and have no result yet.
+        damage: What is damaged in the part of the log that was read.
+        torn: The lines in it, or behind it, that a crash had cut off.
+    """
+
+    origin: Origin
+    table: Table
+    end: LogEnd
+    crc: int
+    events: int
+    unknown: dict[str, int]
+    late: frozenset[str]
+    in_flight: tuple[InFlight, ...]
+    damage: tuple[Damage, ...]
+    torn: tuple[Damage, ...]
+
+
 class Compactor:
     """Keeps one CSV up to date with its log.
 
-    Between calls it holds the CSV in memory, so that a live run parses it once.
+    Between calls it holds the CSV in memory, so that a live run parses it once. Safe for threads.
 
     Args:
         origins: What the CSV, its log and its backups are, and where to start from.
@@ -106,6 +139,7 @@ class Compactor:
 
     def __init__(self, origins: Origins) -> None:
         self.on_progress: ProgressCallback | None = None
+        self._mutex = threading.RLock()
         self._origins = origins
         self._csv_path = origins.csv_path
         self._log = origins.log
@@ -125,7 +159,92 @@ class Compactor:
             LockTimeout: Another process compacts.
             OSError: The disk said no; the CSV is the old one.
         """
-        return self._exclusively(self._origins.of_compaction)
+        result = self._exclusively(self._origins.of_compaction)
+        if result.base:
+            self._backups.retain(self._origins.identity())
+        return result
+
+    def keep(self, reason: str, session: str | None = None) -> CompactResult:
+        """Bring the CSV up to date and keep a copy of it, as the base of later replays.
+
+        Args:
+            reason: Why, in words.
+            session: What the copy is named after; by default something random.
+
+        Returns:
+            What was done, with the copy as `base`; `damage` and counts are those of bringing it up to date.
+
+        Raises:
+            BackupError: What was read back is not what was written.
+            InvalidCsv: The CSV cannot be read, is read-only, or is gone and has no backup; it was left as it is.
+            LockTimeout: Another process compacts.
+            OSError: The disk said no.
+        """
+
+        def as_base(end: LogEnd) -> Origin:
+            origin = self._origins.of_compaction(end)
+            return replace(origin, since=origin.position, crc=0, new_base=reason, session=session)
+
+        with self._mutex:
+            before = self._exclusively(self._origins.of_compaction) if self._log.segments() else None
+            result = self._exclusively(as_base)
+            return replace(before, base=result.base, position=result.position) if before else result
+
+    def peek(self) -> Folded:
+        """Return what the CSV would be if it were brought up to date now. Writes nothing.
+
+        Raises:
+            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
+            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
+        """
+        with self._mutex:
+            self._log.check_key_column()
+            for _ in range(_ATTEMPTS):
+                self._origins.saved = saved = checkpoints.load(self._storage, self._checkpoint_path)
+                end = self._log.end()
+                try:
+                    folded = self._fold(self._origins.of_compaction(end), end)
+                except EditedMeanwhile:
+                    continue
+                origin = folded.origin
+                if (
+                    saved
+                    and origin.new_base == EDITED
+                    and checkpoints.load(self._storage, self._checkpoint_path) != saved
+                ):
+                    continue  # no edit: a compaction elsewhere came between the two looks
+                if origin.data == origin.current:
+                    self._origins.resident = (sha256(origin.data).hexdigest(), origin.table)
+                return folded
+        raise EventCsvError(f"{self._csv_path}: changes too often to be read. Wait, and try again")
+
+    def restore(self, backup: str, *, replay: bool = True) -> CompactResult:
+        """Put a backup in the CSV's place, what the CSV holds now being kept first.
+
+        Args:
+            backup: The name of the backup.
+            replay: Whether to fold the log after it onto it. Without, it becomes a new base at the log's end.
+
+        Returns:
+            What was done, with the copy of what the CSV held before as `kept`.
+
+        Raises:
+            BackupError: There is no such backup, or it is damaged, or its place in the log is not known.
+            InvalidCsv: The backup cannot be read as a CSV.
+            LockTimeout: Another process compacts.
+            OSError: The disk said no; the CSV is the old one.
+        """
+        with self._mutex:
+            self._backups.read(self._backups.find(backup))  # one that is damaged is refused before anything is made
+            kept, in_flight = None, ()
+            with suppress(InvalidCsv):  # then it cannot be brought up to date, but is kept as it is all the same
+                before = self.keep(f"before a restore of {os.path.basename(backup)}")
+                kept, in_flight = before.base, before.in_flight
+            if replay:
+                result = self._exclusively(lambda end: self._origins.of_replay_from(backup, end))
+            else:
+                result = self._exclusively(lambda end: self._origins.of_restoration(backup, end, in_flight))
+            return replace(result, kept=kept or result.kept)
 
     def replay(self, backup: str | None = None) -> CompactResult:
         """Rebuild the CSV from a base and the log after it, whatever the CSV holds now.
@@ -150,13 +269,13 @@ class Compactor:
         self._check_before_first()
         self._log.make()
         self._log.check_key_column()
-        with self._storage.locked(self._lock_path, self._log.lock_timeout_s):
+        with self._mutex, self._storage.locked(self._lock_path, self._log.lock_timeout_s):
             for _ in range(_ATTEMPTS):
                 self._clear_interrupted()
                 self._origins.saved = checkpoints.load(self._storage, self._checkpoint_path)
                 end = self._log.end()
                 try:
-                    result = self._fold_onto(starting_point(end), end)
+                    result = self._publish(self._fold(starting_point(end), end))
                 except EditedMeanwhile:
                     masking.get_logger().info("view.edited_meanwhile", csv=self._csv_path)
                 except (OSError, EventCsvError):
@@ -172,11 +291,10 @@ class Compactor:
 
     # --- fold and publish ---
 
-    def _fold_onto(self, origin: Origin, end: LogEnd) -> CompactResult:
-        self._log.sync(origin.position, end.position)
+    def _fold(self, origin: Origin, end: LogEnd) -> Folded:
         late = origin.unknown.intersection(origin.table.keys()) if origin.unknown else frozenset()
         before = self._fold_late(origin, late) if late else origin.table
-        fold = Fold(before, guard_formulas=self._guard_formulas)
+        fold = Fold(before, guard_formulas=self._guard_formulas, in_flight=origin.in_flight)
         damage: list[Damage] = []
         crc, done = origin.crc, 0
         total = self._log.size_bytes(origin.position, end.position)
@@ -186,29 +304,47 @@ class Compactor:
             done += len(chunk.raw)
             if self.on_progress:
                 self.on_progress(done, total)
-        table = fold.result()
-        for item in damage:
+        tail = (end.torn,) if end.torn else ()
+        return Folded(
+            origin=origin,
+            table=fold.result(),
+            end=end,
+            crc=crc,
+            events=fold.events,
+            unknown=fold.unknown,
+            late=late,
+            in_flight=tuple(fold.in_flight.values()),
+            damage=tuple(item for item in damage if not item.torn),
+            torn=(*(item for item in damage if item.torn), *tail),
+        )
+
+    def _publish(self, folded: Folded) -> CompactResult:
+        """Make the CSV what the log says, and the checkpoint with it."""
+        origin, table, end = folded.origin, folded.table, folded.end
+        self._log.sync(origin.position, end.position)
+        for item in folded.damage:
             masking.get_logger().warning("log.damage", place=str(item), log=self._log.directory)
         untouched = origin.encoding is None and table is origin.table
         data = origin.data if untouched else render(table)
-        unknown = tuple(sorted((origin.unknown - late).union(fold.unknown)))
-        view = View(sha256(data).hexdigest(), end.position, crc, unknown, encoding=None)
-        base, kept = self._publish(origin, data, view)
+        unknown = tuple(sorted((origin.unknown - folded.late).union(folded.unknown)))
+        view = View(sha256(data).hexdigest(), end.position, folded.crc, unknown, folded.in_flight, encoding=None)
+        base, kept = self._put_in_place(origin, data, view)
         self._origins.resident = (view.sha256, table)
         return CompactResult(
             csv_path=self._csv_path,
-            events=fold.events,
+            events=folded.events,
             rows=table.rows.height,
             by_status=_by_status(table),
             changed=data != origin.current,
             edited=origin.new_base == EDITED,
             stale=origin.stale,
             rebuilt=origin.rebuilt,
-            unknown=fold.unknown,
-            late=tuple(sorted(late)),
+            unknown=folded.unknown,
+            late=tuple(sorted(folded.late)),
             added_columns=table.names[len(origin.table.names) :],
-            damage=tuple(damage),
-            torn=end.torn,
+            damage=folded.damage,
+            torn=folded.torn,
+            in_flight=folded.in_flight,
             position=end.position,
             base=base,
             kept=kept,
@@ -222,7 +358,7 @@ class Compactor:
             fold.add(chunk)  # its damage was reported when this part was folded first
         return fold.result()
 
-    def _publish(self, origin: Origin, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
+    def _put_in_place(self, origin: Origin, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
         """Put `data` in the CSV's place unless it is there; return the base and the kept copy made on the way."""
         base = kept = None
         if origin.new_base:
@@ -242,7 +378,8 @@ class Compactor:
             self._save((view,), origin)
         else:
             met = tuple(sorted(origin.unknown))
-            present = View(sha256(origin.data).hexdigest(), origin.position, origin.crc, met, origin.encoding)
+            digest = sha256(origin.data).hexdigest()
+            present = View(digest, origin.position, origin.crc, met, origin.in_flight, origin.encoding)
             self._save((present, view), origin)
             self._replace(origin)
             if not origin.unknown.issubset(view.unknown):  # late ones are in now, and must not be folded once more
@@ -291,7 +428,9 @@ class Compactor:
             record_count=origin.table.rows.height,
             log=self._origins.identity(),
             position=origin.position,
+            session=origin.session,
             unknown=tuple(sorted(origin.unknown)),
+            in_flight=origin.in_flight,
             delimiter=origin.delimiter,
             encoding=origin.encoding,
         )
@@ -309,7 +448,8 @@ class Compactor:
             count = self._origins.parse(current).rows.height
         except InvalidCsv:
             count = current.count(b"\n")  # it may be what the rebuild is to mend
-        return self._backups.create(current, reason="before a rebuild", record_count=count, log=None, position=None)
+        identity = self._origins.identity()
+        return self._backups.create(current, reason="before a rebuild", record_count=count, log=identity, position=None)
 
     def _write_temporary(self, data: bytes) -> None:
         self._storage.write_new(self._temporary, data, like=self._storage.stat(self._csv_path))

@@ -75,6 +75,21 @@ class Event:
     cells: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A PO that a worker took up and that has no result yet: being worked on, or left so by a run that died.
+
+    Attributes:
+        key: The PO.
+        id: The id of the event that took it up; it begins with the run's and the worker's.
+        ts: When that was, ISO 8601 in UTC.
+    """
+
+    key: str
+    id: str
+    ts: str
+
+
 # --- the rules ---------------------------------------------------------------------------------------------------
 
 _STATUS = re.compile(r"[A-Z][A-Z0-9_]{0,63}")

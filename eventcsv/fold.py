@@ -12,18 +12,19 @@ costs that second reading, never a result.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import orjson
 import polars as pl
 
 from eventcsv import masking
-from eventcsv.event import BLANKS, COLUMNS, Kind, column_id
+from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id, decode
 from eventcsv.scan import events
 from eventcsv.view import Table, raw_of, with_columns_added
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from eventcsv.event import Event
     from eventcsv.scan import Chunk, Damage
@@ -34,6 +35,7 @@ FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 _FIXED_TEXTS: Final = 5  # id, ts, kind, key, crc
 _FIXED_MEMBERS: Final = 7  # those, v and set
 _MERGE_ROWS: Final = 200_000
+_MOVES: Final = [Kind.RESULT.value, Kind.STARTED.value]
 
 
 class Fold:
@@ -43,15 +45,25 @@ class Fold:
         table: What to fold onto.
         guard_formulas: Put an apostrophe before text that a spreadsheet would take for a formula.
         only: Keys of the table to fold; by default all.
+        in_flight: What was in flight before the first chunk.
 
     Attributes:
         events: How many result lines were folded.
         unknown: For each key that is in no row, how many.
+        in_flight: The POs that were taken up and have no result yet, by key.
     """
 
-    def __init__(self, table: Table, *, guard_formulas: bool = True, only: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        *,
+        guard_formulas: bool = True,
+        only: Iterable[str] | None = None,
+        in_flight: Iterable[InFlight] = (),
+    ) -> None:
         self.events = 0
         self.unknown: dict[str, int] = {}
+        self.in_flight = {item.key: item for item in in_flight}
         self._table = table
         self._guard_formulas = guard_formulas
         self._row_keys = table.keys().alias("key")
@@ -78,12 +90,17 @@ class Fold:
             found, damage = events(chunk)
             self._spellings = list(dict.fromkeys(_names(self._spellings, found)))
             frame = _framed(found, self._spellings)
-        self._add_frame(frame)
+            self._add_frame(frame, lambda row: found[row])
+        else:
+            lines = cache(lambda: chunk.lines.split(b"\n"))
+            self._add_frame(frame, lambda row: decode(lines()[row]))
         return damage
 
-    def _add_frame(self, frame: pl.DataFrame) -> None:
+    def _add_frame(self, frame: pl.DataFrame, event_of: Callable[[int], Event]) -> None:
         _report_unknown_kinds(frame)
-        results = frame.filter(pl.col("kind") == Kind.RESULT.value).with_columns(pl.col("key").str.strip_chars(BLANKS))
+        frame = frame.with_columns(pl.col("key").str.strip_chars(BLANKS))
+        self._follow_flights(frame, event_of)
+        results = frame.filter(pl.col("kind") == Kind.RESULT.value)
         self.events += results.height
         known = results.filter(pl.col("key").is_in(self._keys))
         if known.height < results.height:
@@ -94,6 +111,17 @@ class Fold:
             self._parts.append(part)
             if sum(item.height for item in self._parts[1:]) > max(self._parts[0].height, _MERGE_ROWS):
                 self._parts = [_last_per_key(self._parts)]
+
+    def _follow_flights(self, frame: pl.DataFrame, event_of: Callable[[int], Event]) -> None:
+        if not self.in_flight and not (frame.get_column("kind") == Kind.STARTED.value).any():
+            return
+        moves = frame.select("key", "kind").with_row_index("row").filter(pl.col("kind").is_in(_MOVES))
+        last = moves.group_by("key").last()
+        for key in last.filter(pl.col("key").is_in(list(self.in_flight))).get_column("key"):
+            del self.in_flight[key]
+        for key, row in last.filter(pl.col("kind") == Kind.STARTED.value).select("key", "row").sort("row").iter_rows():
+            event = event_of(row)
+            self.in_flight[key] = InFlight(key, event.id, event.ts)
 
     def _part(self, known: pl.DataFrame) -> pl.DataFrame:
         """Return, for each key, the last text of each column, in columns named by the index of their target."""

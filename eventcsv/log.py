@@ -11,10 +11,11 @@ On disk, for data/input/input.csv:
 A segment starts with a header line and, once finished, ends with a seal line:
 
     {"v":1,"ts":"...","kind":"header","log":"<uuid>","segment":1,"key_column":"PO_NUMBER","eventcsv":"0.1.0","crc":"..."}
-    {"v":1,"ts":"...","kind":"seal","lines":447,"bytes":160313,"crc32":"<of all bytes before>","crc":"..."}
+    {"v":1,"ts":"...","kind":"seal","lines":447,"bytes":160313,"crc32":"<of all bytes before>","torn":160200,"crc":"..."}
 
 between them stand the events, see `event`. A new segment appears whole, header synced, by a rename, before the old one
-is sealed; so a missing seal is normal after a crash, and nobody appends behind one.
+is sealed; so a missing seal is normal after a crash, and nobody appends behind one. `torn` is the byte of a last line
+that a crash had cut off and that the seal had to end; without it there was none.
 
 To append is to hold the lock for one write: prefix a newline when the last byte is none (a line torn by a crash must
 not swallow the next one), write, unlock, and only then sync, since the kernel commits the syncs of several processes
@@ -112,6 +113,11 @@ class FileLog(LogReader):
         self._begin()
 
     # --- append ---
+
+    def write_as(self, writer: str) -> None:
+        """Begin the ids of events to come with `writer`, which nobody else may use."""
+        self._writer = writer
+        self._numbers = itertools.count(1)
 
     def new_event(self, kind: Kind, key: str, cells: dict[str, str], ts: str) -> Event:
         """Return an event with an id of this writer's."""
@@ -344,16 +350,13 @@ class FileLog(LogReader):
     def _seal(self, number: int) -> None:
         fd = self.storage.open_ours(self.path(number), os.O_RDWR | os.O_APPEND)
         try:
-            crc = lines = size_bytes = 0
-            last = b"\n"
+            crc = lines = size_bytes = whole_bytes = 0
             for piece in self.storage.pieces(fd, 0, self.storage.fstat(fd).st_size):
-                crc, lines, size_bytes, last = (
-                    crc32(piece, crc),
-                    lines + piece.count(b"\n"),
-                    size_bytes + len(piece),
-                    piece[-1:],
-                )
-            heal = b"" if last == b"\n" else b"\n"
+                crc, lines = crc32(piece, crc), lines + piece.count(b"\n")
+                if newline := piece.rfind(b"\n") + 1:
+                    whole_bytes = size_bytes + newline
+                size_bytes += len(piece)
+            heal = b"" if whole_bytes == size_bytes else b"\n"
             seal = {
                 "v": FORMAT_VERSION,
                 "ts": utc_text(datetime.now(UTC)),
@@ -362,6 +365,8 @@ class FileLog(LogReader):
                 "bytes": size_bytes + len(heal),
                 "crc32": f"{crc32(heal, crc):08x}",
             }
+            if heal:  # never acknowledged, and known here for certain: no damage to whoever reads it
+                seal["torn"] = whole_bytes
             self.storage.write_all(fd, heal + sealed(seal))
             self.storage.sync(fd)
         finally:

@@ -20,6 +20,7 @@ from eventcsv.view import parse
 if TYPE_CHECKING:
     from eventcsv.backup import Backup, BackupStore
     from eventcsv.checkpoint import Checkpoint
+    from eventcsv.event import InFlight
     from eventcsv.log import FileLog
     from eventcsv.scan import Position
     from eventcsv.segments import LogEnd
@@ -43,6 +44,7 @@ class Origin:
         since: The position of the base that `table` grew from.
         crc: zlib.crc32 of the log between the two.
         unknown: Keys of results before `position` that were in no row.
+        in_flight: What was in flight at `position`, or later: what is folded again corrects it.
         current: The bytes of the CSV now, or None when it is gone.
         delimiter: The delimiter that had to be named.
         encoding: The encoding that had to be named to read `data`.
@@ -50,6 +52,7 @@ class Origin:
         new_base: Why `data` has to be kept as a base, or None.
         rebuilt: Why the whole log is replayed, or None.
         stale: How many results the edited CSV does not show because it was loaded before they were recorded.
+        session: What the new base is named after; by default something random.
     """
 
     data: bytes
@@ -58,6 +61,7 @@ class Origin:
     since: Position
     crc: int
     unknown: frozenset[str]
+    in_flight: tuple[InFlight, ...]
     current: bytes | None
     delimiter: str | None
     encoding: str | None = None
@@ -65,6 +69,7 @@ class Origin:
     new_base: str | None = None
     rebuilt: str | None = None
     stale: int = 0
+    session: str | None = None
 
 
 class EditedMeanwhile(Exception):  # a signal between two methods, no error
@@ -132,10 +137,15 @@ class Origins:
             else self._parse_as(current, delimiter, view.encoding)
         )
         newest = self._newest_base()
-        if newest and newest.name == checkpoint.base and self.backups.is_there(newest):
-            since, crc, new_base = checkpoint.since, view.crc, None
-        else:  # a replay would start from another base than this view grew from
-            since, crc, new_base = view.position, 0, NONE_LEFT
+        base, since, crc, new_base = checkpoint.base, checkpoint.since, view.crc, None
+        if newest is None or newest.name != checkpoint.base or not self.backups.is_there(newest):
+            # A replay would start from another base than this view grew from, unless a kill came between that base
+            # and its checkpoint: then it is this very view.
+            since, crc = view.position, 0
+            if newest and newest.position == view.position and newest.sha256 == digest:
+                base = newest.name
+            else:
+                new_base = NONE_LEFT
         return Origin(
             data=current,
             table=table,
@@ -143,10 +153,11 @@ class Origins:
             since=since,
             crc=crc,
             unknown=frozenset(view.unknown),
+            in_flight=view.in_flight,
             current=current,
             delimiter=delimiter,
             encoding=view.encoding,
-            base=checkpoint.base,
+            base=base,
             new_base=new_base,
         )
 
@@ -175,6 +186,7 @@ class Origins:
             since=position,
             crc=0,
             unknown=frozenset().union(*(view.unknown for view in checkpoint.views)),
+            in_flight=checkpoint.latest.in_flight,
             current=current,
             delimiter=delimiter,
             encoding=self._encoding,
@@ -254,6 +266,7 @@ class Origins:
             since=first,
             crc=0,
             unknown=frozenset(),
+            in_flight=(),
             current=current,
             delimiter=self._delimiter,
             encoding=self._encoding,
@@ -274,6 +287,25 @@ class Origins:
         origin = self._from_backup(backup, self.current(), end, "asked for")
         return origin if backup == self._newest_base() else replace(origin, new_base=f"replayed from {backup.name}")
 
+    def of_restoration(self, name: str, end: LogEnd, in_flight: tuple[InFlight, ...]) -> Origin:
+        """Start from exactly a backup, as if the log ended where it came from."""
+        backup = self.backups.find(name)
+        data = self.backups.read(backup)
+        return Origin(
+            data=data,
+            table=self._table_of(backup, data),
+            position=end.position,
+            since=end.position,
+            crc=0,
+            unknown=frozenset(),
+            in_flight=in_flight,
+            current=self.current(),
+            delimiter=backup.delimiter,
+            encoding=backup.encoding,
+            new_base=f"restored from {backup.name}",
+            rebuilt=f"restored from {backup.name} without the log after it",
+        )
+
     def _from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> Origin:
         if base.position is None:
             raise BackupError(
@@ -292,6 +324,7 @@ class Origins:
             since=base.position,
             crc=0,
             unknown=frozenset(base.unknown),
+            in_flight=base.in_flight,
             current=current,
             delimiter=base.delimiter,
             encoding=base.encoding,

@@ -40,12 +40,14 @@ class Damage:
         offset_bytes: Where they start in it.
         length_bytes: How many they are, newline included.
         reason: What is wrong with them.
+        torn: Whether they are known to be half a line that was never acknowledged, so that nothing is lost with them.
     """
 
     segment: str
     offset_bytes: int
     length_bytes: int
     reason: str
+    torn: bool = False
 
     def __str__(self) -> str:
         return f"{self.segment}, byte {self.offset_bytes:,}, {self.length_bytes:,} bytes: {self.reason}"
@@ -163,7 +165,7 @@ def torn_tail(segment: str, offset_bytes: int, tail: bytes, length_bytes: int) -
         return None
     what = "NUL bytes" if not tail.strip(b"\0") else "half a line"
     reason = f"{what}; its writer was stopped in mid-write, or is writing right now"
-    return Damage(segment, offset_bytes, length_bytes, reason)
+    return Damage(segment, offset_bytes, length_bytes, reason, torn=True)
 
 
 def events(chunk: Chunk) -> tuple[list[Event], tuple[Damage, ...]]:

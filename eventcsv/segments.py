@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -169,7 +169,7 @@ class LogReader:
                     continue
                 for chunk in self._chunks(content, offset_bytes, crc):
                     crc = chunk.crc
-                    yield chunk
+                    yield _with_torn_line(chunk, content.torn_at) if chunk.damage else chunk
                 if not offset_bytes and (broken := self._broken_seal(content)):
                     yield Chunk(content.name, content.size_bytes, b"", b"", 0, (broken,), crc)
 
@@ -250,6 +250,18 @@ class _Content:
     fd: int
     size_bytes: int
     seal: bytes
+
+    @property
+    def torn_at(self) -> int | None:
+        """Where the line starts that a crash had cut off before the seal, or None."""
+        torn: int | None = unsealed(self.seal[:-1]).get("torn") if self.seal else None
+        return torn
+
+
+def _with_torn_line(chunk: Chunk, torn_at: int | None) -> Chunk:
+    """Return the chunk with the line marked that its segment's seal knows to be torn."""
+    marked = tuple(replace(item, torn=True) if item.offset_bytes == torn_at else item for item in chunk.damage)
+    return replace(chunk, damage=marked)
 
 
 def _seal_at_end(tail: bytes) -> bytes:

@@ -237,6 +237,10 @@ class BackupStore:
         found = [backup for name in self._metadata_names() if (backup := self._load(name))]
         return sorted(found, key=lambda backup: (backup.number, backup.created_at), reverse=True)
 
+    def damaged_metadata(self) -> list[str]:
+        """Return the paths of metadata that cannot be believed."""
+        return [os.path.join(self.directory, name) for name in self._metadata_names() if self._load(name) is None]
+
     def find(self, name: str) -> Backup:
         """Return the backup that a path or file name means.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
@@ -26,6 +26,7 @@ import polars as pl
 
 from eventcsv import checkpoint as checkpoints
 from eventcsv import masking
+from eventcsv.backup import SESSION
 from eventcsv.checkpoint import Checkpoint, View
 from eventcsv.errors import BackupError, CorruptLog, EventCsvError, InvalidCsv
 from eventcsv.event import COLUMNS
@@ -35,7 +36,7 @@ from eventcsv.origin import EDITED, EditedMeanwhile, Origins
 from eventcsv.view import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from eventcsv.backup import Backup
     from eventcsv.event import InFlight
@@ -135,12 +136,14 @@ class Compactor:
 
     Attributes:
         on_progress: Called with the bytes of the log folded so far and those to fold.
+        origins: What it was given.
+        checkpoint_path: The checkpoint.
     """
 
     def __init__(self, origins: Origins) -> None:
         self.on_progress: ProgressCallback | None = None
         self._mutex = threading.RLock()
-        self._origins = origins
+        self.origins = origins
         self._csv_path = origins.csv_path
         self._log = origins.log
         self._backups = origins.backups
@@ -148,7 +151,7 @@ class Compactor:
         self._guard_formulas = origins.guard_formulas
         directory, name = os.path.split(self._csv_path)
         self._temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
-        self._checkpoint_path = os.path.join(self._log.directory, CHECKPOINT_NAME)
+        self.checkpoint_path = os.path.join(self._log.directory, CHECKPOINT_NAME)
         self._lock_path = os.path.join(self._log.directory, "compact.lock")
 
     def compact(self) -> CompactResult:
@@ -159,9 +162,9 @@ class Compactor:
             LockTimeout: Another process compacts.
             OSError: The disk said no; the CSV is the old one.
         """
-        result = self._exclusively(self._origins.of_compaction)
+        result = self._exclusively(self.origins.of_compaction)
         if result.base:
-            self._backups.retain(self._origins.identity())
+            self._backups.retain(self.origins.identity())
         return result
 
     def keep(self, reason: str, session: str | None = None) -> CompactResult:
@@ -182,13 +185,66 @@ class Compactor:
         """
 
         def as_base(end: LogEnd) -> Origin:
-            origin = self._origins.of_compaction(end)
+            origin = self.origins.of_compaction(end)
             return replace(origin, since=origin.position, crc=0, new_base=reason, session=session)
 
         with self._mutex:
-            before = self._exclusively(self._origins.of_compaction) if self._log.segments() else None
+            before = self._exclusively(self.origins.of_compaction) if self._log.segments() else None
             result = self._exclusively(as_base)
             return replace(before, base=result.base, position=result.position) if before else result
+
+    def load(self) -> Checkpoint | None:
+        """Take note of the checkpoint as it is on disk, and return it."""
+        self.origins.saved = self.saved()
+        return self.origins.saved
+
+    def has_checkpoint(self) -> bool:
+        """Tell whether there is a checkpoint, damaged or not."""
+        return self._storage.stat(self.checkpoint_path) is not None
+
+    def folded_from(self, base: Backup, end: LogEnd) -> Folded:
+        """Return what a replay from a base up to a place in the log gives. Writes nothing.
+
+        Raises:
+            BackupError: The base is damaged.
+            InvalidCsv: The base cannot be read.
+        """
+        return self._fold(self.origins.from_backup(base, None, end, "verified"), end)
+
+    @contextmanager
+    def alone(self, *, dry_run: bool) -> Iterator[None]:
+        """Keep other compactions away, unless nothing will be changed."""
+        if dry_run or not self._log.segments():
+            yield
+            return
+        with self._mutex, self._storage.locked(self._lock_path, self._log.lock_timeout_s):
+            yield
+
+    def backups(self) -> list[Backup]:
+        """Return the backups, the newest first."""
+        return self._backups.all()
+
+    def begin(self, session: str) -> CompactResult:
+        """Bring the CSV up to date and keep a copy of it for a session that begins; old copies go."""
+        result = self.keep(SESSION, session)
+        for removed in self._backups.retain(self.origins.identity()):
+            masking.get_logger().info("backup.removed", backup=removed.path)
+        return result
+
+    def check(self) -> None:
+        """Refuse a CSV that cannot be worked on before anything is made beside it.
+
+        Raises:
+            InvalidCsv: It cannot be read, is read-only, or is gone and has no backup.
+        """
+        self._check_writable()
+        self._check_before_first()
+
+    def fingerprint(self) -> tuple[object, ...]:
+        """Return something that changes when the log grows or the CSV is edited, at the cost of some system calls."""
+        status = self._storage.stat(self._csv_path)
+        view = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else ()
+        return (self._log.end().position, *view)
 
     def peek(self) -> Folded:
         """Return what the CSV would be if it were brought up to date now. Writes nothing.
@@ -200,21 +256,17 @@ class Compactor:
         with self._mutex:
             self._log.check_key_column()
             for _ in range(_ATTEMPTS):
-                self._origins.saved = saved = checkpoints.load(self._storage, self._checkpoint_path)
+                self.origins.saved = saved = self.saved()
                 end = self._log.end()
                 try:
-                    folded = self._fold(self._origins.of_compaction(end), end)
+                    folded = self._fold(self.origins.of_compaction(end), end)
                 except EditedMeanwhile:
                     continue
                 origin = folded.origin
-                if (
-                    saved
-                    and origin.new_base == EDITED
-                    and checkpoints.load(self._storage, self._checkpoint_path) != saved
-                ):
+                if saved and origin.new_base == EDITED and self.saved() != saved:
                     continue  # no edit: a compaction elsewhere came between the two looks
                 if origin.data == origin.current:
-                    self._origins.resident = (sha256(origin.data).hexdigest(), origin.table)
+                    self.origins.resident = (sha256(origin.data).hexdigest(), origin.table)
                 return folded
         raise EventCsvError(f"{self._csv_path}: changes too often to be read. Wait, and try again")
 
@@ -236,14 +288,15 @@ class Compactor:
         """
         with self._mutex:
             self._backups.read(self._backups.find(backup))  # one that is damaged is refused before anything is made
-            kept, in_flight = None, ()
+            kept = None
+            in_flight: tuple[InFlight, ...] = ()
             with suppress(InvalidCsv):  # then it cannot be brought up to date, but is kept as it is all the same
                 before = self.keep(f"before a restore of {os.path.basename(backup)}")
                 kept, in_flight = before.base, before.in_flight
             if replay:
-                result = self._exclusively(lambda end: self._origins.of_replay_from(backup, end))
+                result = self._exclusively(lambda end: self.origins.of_replay_from(backup, end))
             else:
-                result = self._exclusively(lambda end: self._origins.of_restoration(backup, end, in_flight))
+                result = self._exclusively(lambda end: self.origins.of_restoration(backup, end, in_flight))
             return replace(result, kept=kept or result.kept)
 
     def replay(self, backup: str | None = None) -> CompactResult:
@@ -259,20 +312,19 @@ class Compactor:
             OSError: The disk said no; the CSV is the old one.
         """
         if backup is None:
-            return self._exclusively(self._origins.of_replay)
+            return self._exclusively(self.origins.of_replay)
         self._backups.find(backup)  # an unknown one is refused before anything is made
-        return self._exclusively(lambda end: self._origins.of_replay_from(backup, end))
+        return self._exclusively(lambda end: self.origins.of_replay_from(backup, end))
 
     def _exclusively(self, starting_point: Callable[[LogEnd], Origin]) -> CompactResult:
         clock = time.perf_counter()
-        self._check_writable()
-        self._check_before_first()
+        self.check()
         self._log.make()
         self._log.check_key_column()
         with self._mutex, self._storage.locked(self._lock_path, self._log.lock_timeout_s):
             for _ in range(_ATTEMPTS):
                 self._clear_interrupted()
-                self._origins.saved = checkpoints.load(self._storage, self._checkpoint_path)
+                self.origins.saved = self.saved()
                 end = self._log.end()
                 try:
                     result = self._publish(self._fold(starting_point(end), end))
@@ -329,7 +381,7 @@ class Compactor:
         unknown = tuple(sorted((origin.unknown - folded.late).union(folded.unknown)))
         view = View(sha256(data).hexdigest(), end.position, folded.crc, unknown, folded.in_flight, encoding=None)
         base, kept = self._put_in_place(origin, data, view)
-        self._origins.resident = (view.sha256, table)
+        self.origins.resident = (view.sha256, table)
         return CompactResult(
             csv_path=self._csv_path,
             events=folded.events,
@@ -387,28 +439,28 @@ class Compactor:
         return base, kept
 
     def _replace(self, origin: Origin) -> None:
-        if self._origins.current() != origin.current:
+        if self.origins.current() != origin.current:
             raise EditedMeanwhile
         self._storage.replace(self._temporary, self._csv_path)
         self._storage.sync_directory(os.path.dirname(self._csv_path))
 
     def _forget(self) -> None:
-        if self._storage.stat(self._checkpoint_path) is not None:
-            self._storage.remove_ours(self._checkpoint_path)
+        if self._storage.stat(self.checkpoint_path) is not None:
+            self._storage.remove_ours(self.checkpoint_path)
             self._storage.sync_directory(self._log.directory)
-        self._origins.saved = self._origins.verified = None
+        self.origins.saved = self.origins.verified = None
 
     def _save(self, views: tuple[View, ...], origin: Origin) -> None:
         """Write the checkpoint, unless the one that is there says the same."""
         checkpoint = replace(self._checkpoint(origin), views=views)
-        saved = self._origins.saved
+        saved = self.origins.saved
         if saved is None or checkpoint not in {saved, replace(saved, views=saved.views[-1:])}:
             self._store(checkpoint)
-        self._origins.verified = self._origins.saved
+        self.origins.verified = self.origins.saved
 
     def _checkpoint(self, origin: Origin) -> Checkpoint:
         return Checkpoint(
-            log=self._origins.identity(),
+            log=self.origins.identity(),
             key_column=self._log.key_column,
             guard_formulas=self._guard_formulas,
             delimiter=origin.delimiter,
@@ -417,16 +469,20 @@ class Compactor:
             views=(),
         )
 
+    def saved(self) -> Checkpoint | None:
+        """Return the checkpoint as it is on disk, or None when there is none that can be believed."""
+        return checkpoints.load(self._storage, self.checkpoint_path)
+
     def _store(self, checkpoint: Checkpoint) -> None:
-        checkpoints.save(self._storage, self._checkpoint_path, checkpoint)
-        self._origins.saved = self._origins.verified = checkpoint
+        checkpoints.save(self._storage, self.checkpoint_path, checkpoint)
+        self.origins.saved = self.origins.verified = checkpoint
 
     def _keep(self, data: bytes, reason: str, origin: Origin) -> Backup:
         return self._backups.create(
             data,
             reason=reason,
             record_count=origin.table.rows.height,
-            log=self._origins.identity(),
+            log=self.origins.identity(),
             position=origin.position,
             session=origin.session,
             unknown=tuple(sorted(origin.unknown)),
@@ -445,10 +501,10 @@ class Compactor:
                 if known.sha256 == digest and self._backups.read(known) == current:
                     return known
         try:
-            count = self._origins.parse(current).rows.height
+            count = self.origins.parse(current).rows.height
         except InvalidCsv:
             count = current.count(b"\n")  # it may be what the rebuild is to mend
-        identity = self._origins.identity()
+        identity = self.origins.identity()
         return self._backups.create(current, reason="before a rebuild", record_count=count, log=identity, position=None)
 
     def _write_temporary(self, data: bytes) -> None:
@@ -460,17 +516,17 @@ class Compactor:
 
     def _clear_interrupted(self) -> None:
         """Remove what a compaction left that was killed."""
-        for leftover in (f"{self._checkpoint_path}.tmp", self._temporary):
+        for leftover in (f"{self.checkpoint_path}.tmp", self._temporary):
             self._storage.remove_ours(leftover)
 
     def _check_before_first(self) -> None:
         """Refuse a CSV that cannot be read before anything is made beside it."""
         if self._log.segments():
             return
-        current = self._origins.current()
+        current = self.origins.current()
         if current is None:
             raise InvalidCsv(f"{self._csv_path}: there is no such file. Check the path")
-        self._origins.parse(current)
+        self.origins.parse(current)
 
     def _check_writable(self) -> None:
         status = self._storage.stat(self._csv_path)

@@ -47,6 +47,13 @@ class Status(StrEnum):
     FAILED = "FAILED"
 
 
+DONE: Final = (Status.COMPLETED.value,)
+"""What counts as done, unless a caller says otherwise: everything else is pending."""
+
+FAILED: Final = frozenset({Status.ERROR.value, Status.FAILED.value})
+"""What needs an error message, and counts as a failure."""
+
+
 class Kind(StrEnum):
     """What a line says: a result, a PO taken up, or the first and last line of a segment."""
 
@@ -95,7 +102,6 @@ class InFlight:
 _STATUS = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _COUNT = re.compile(r"[0-9]{1,18}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NEEDS_MESSAGE = frozenset({Status.ERROR.value, Status.FAILED.value})
 
 COLUMNS: Final = {
     "status": "STATUS",
@@ -190,7 +196,7 @@ def _check_rules(cells: Mapping[str, str]) -> None:
             raise InvalidEvent(
                 "status", f"has to be an upper-case word such as COMPLETED or RATE_LIMIT, not {status!r}"
             )
-        if status in _NEEDS_MESSAGE and not cells.get("error_message", "").strip():
+        if status in FAILED and not cells.get("error_message", "").strip():
             raise InvalidEvent(
                 "error_message", f"is required with status {status}: say what went wrong (--set ERROR_MESSAGE=...)"
             )

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from eventcsv.errors import EventCsvError, InvalidCsv, InvalidEvent
+from eventcsv.errors import BackupError, EventCsvError, InvalidCsv, InvalidEvent
 from eventcsv.event import (
     BLANKS,
     COLUMNS,
     DEFAULT_KEY,
+    DONE,
     Event,
     Kind,
     Status,
@@ -27,13 +28,19 @@ from eventcsv.event import (
 )
 from eventcsv.log import Durability, FileLog
 from eventcsv.scan import events
+from eventcsv.session_lock import SessionLock
 from eventcsv.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from eventcsv.backup import Backup
     from eventcsv.compactor import Compactor, CompactResult, ProgressCallback
-    from eventcsv.scan import Damage
+    from eventcsv.progress import Progress
+    from eventcsv.prune import PruneResult
+    from eventcsv.scan import Damage, Position
+    from eventcsv.session import Session
+    from eventcsv.verify import VerifyReport
 
 CSV_VARIABLE = "EVENTCSV_CSV"
 BACKUP_DIR_VARIABLE = "EVENTCSV_BACKUP_DIR"
@@ -123,6 +130,10 @@ class EventCsv:
         """The directory of the event log."""
         return self._log.directory
 
+    @property
+    def _session_lock(self) -> SessionLock:
+        return SessionLock(self._log.directory, self._storage)
+
     # --- the worker side ---
 
     def emit_result(
@@ -189,6 +200,30 @@ class EventCsv:
         self._check_csv_exists()
         self._log.append(event)
         return event
+
+    def emit_started(self, key: str) -> Event:
+        """Record that a PO is taken up, before its work begins, so that work that is cut short is known to have begun.
+
+        `Session.run` does this by itself.
+
+        Args:
+            key: The PO, as in the key column.
+
+        Returns:
+            The event as it stands in the log.
+
+        Raises:
+            InvalidEvent: `key` cannot be the key of a row; nothing was written.
+            AppendError: It could not be made durable, after three retries.
+        """
+        event = self._log.new_event(Kind.STARTED, check_key(key), {}, utc_text(datetime.now(UTC)))
+        self._check_csv_exists()
+        self._log.append(event)
+        return event
+
+    def record_as(self, writer: str) -> None:
+        """Begin the ids of this process's events with `writer`, which nobody else may use."""
+        self._log.write_as(writer)
 
     def _check_csv_exists(self) -> None:
         """Refuse a mistyped path before the first append, instead of making a log beside nothing."""
@@ -263,17 +298,155 @@ class EventCsv:
         self._compactor.on_progress = on_progress
         return self._compactor.replay(backup)
 
+    def pending(self, *, done: Collection[str] = DONE) -> list[str]:
+        """Return the POs that are not done, in the order of the CSV, by the log's present end. Writes nothing.
+
+        Args:
+            done: The STATUS words that count as done, case aside.
+
+        Raises:
+            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
+            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
+        """
+        from eventcsv.progress import pending_of  # noqa: PLC0415  # the operator side
+
+        return pending_of(self._compactor.peek().table, done)
+
+    def progress(self, *, done: Collection[str] = DONE) -> Progress:
+        """Return how far the job is, by the log's present end. Writes nothing, and disturbs no session.
+
+        Args:
+            done: The STATUS words that count as done, case aside.
+
+        Raises:
+            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
+            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
+        """
+        from eventcsv.progress import measure  # noqa: PLC0415  # the operator side
+
+        session = self._session_lock.holder()
+        folded = self._compactor.peek()
+        now = datetime.now(UTC)
+        return measure(folded, self._log, session, csv_path=self.csv_path, done=done, now=now)
+
+    def session(self, *, session_id: str | None = None, refresh_s: float = 1.0) -> Session:
+        """Return a session, a context manager: a backup, a CSV that is kept current, and `Session.run`.
+
+        Args:
+            session_id: Its name, in backups and log output; by default something random.
+            refresh_s: How far the CSV may be behind the log, in seconds, unless it takes longer than a tenth of that
+                to bring it up to date.
+
+        Raises:
+            ValueError: An argument makes no sense.
+
+        Entering it raises what `compact` raises, and SessionActive when another one is at work.
+        """
+        from eventcsv.session import Session as Made  # noqa: PLC0415  # the operator side
+
+        return Made(self, self._compactor, self._session_lock, session_id=session_id, refresh_s=refresh_s)
+
+    def new_segment(self) -> Position:
+        """Begin a new segment of the log, and seal the one before.
+
+        Returns:
+            Where it begins.
+
+        Raises:
+            LockTimeout: The lock was held by somebody else.
+            OSError: The disk said no.
+        """
+        return self._log.new_segment()
+
+    def backups(self) -> list[Backup]:
+        """Return the backups, the newest first, without those whose metadata is damaged."""
+        return self._compactor.backups()
+
+    def back_up(self) -> Backup:
+        """Bring the CSV up to date and keep a copy of it, which is never removed automatically.
+
+        Raises:
+            As `compact` does, and BackupError when what is read back is not what was written.
+        """
+        from eventcsv.backup import ASKED  # noqa: PLC0415  # the operator side
+
+        made = self._compactor.keep(ASKED).base
+        if made is None:
+            raise BackupError(f"{self.backup_dir}: no backup was made")
+        return made
+
+    def restore(self, backup: str, *, replay: bool = True) -> CompactResult:
+        """Put a backup in the CSV's place. What the CSV holds now is kept as a backup first.
+
+        Args:
+            backup: The file name of the backup.
+            replay: Fold the log after the backup onto it. Without, the CSV is exactly the backup and a new base: what
+                was recorded since stays in the log, and out of the CSV.
+
+        Returns:
+            What was done; `kept` is the backup of what the CSV held before.
+
+        Raises:
+            BackupError: There is no such backup, or it is damaged, or its place in the log is not known.
+            SessionActive: A session is at work.
+            LockTimeout: Another process compacts.
+            OSError: The disk said no; the CSV is the old one.
+        """
+        with self._session_lock.held("restore"):
+            return self._compactor.restore(backup, replay=replay)
+
+    def verify(self, *, on_progress: ProgressCallback | None = None) -> VerifyReport:
+        """Check every segment, line, seal and backup, and the CSV against a replay. Writes nothing.
+
+        Args:
+            on_progress: Called with the bytes of the log checked so far and the bytes to check.
+
+        Returns:
+            What was checked, and every finding.
+
+        Raises:
+            InvalidCsv: There is neither such a CSV nor a log of it.
+            UnsupportedFormat: The log was made by a newer eventcsv.
+        """
+        from eventcsv.verify import verify  # noqa: PLC0415  # the operator side
+
+        self._check_csv_exists()
+        return verify(self._compactor, on_progress=on_progress)
+
+    def prune(self, *, dry_run: bool = False) -> PruneResult:
+        """Remove the segments of the log that no kept backup needs. The history of POs gets shorter by them.
+
+        Args:
+            dry_run: Only tell what would be removed.
+
+        Returns:
+            What was removed, or would be.
+
+        Raises:
+            SessionActive: A session is at work.
+            LockTimeout: Another process compacts.
+            OSError: The disk said no; what was not removed is still there.
+        """
+        from eventcsv.prune import prune  # noqa: PLC0415  # the operator side
+
+        self._check_csv_exists()
+        if dry_run:
+            return prune(self._compactor, dry_run=True)
+        with self._session_lock.held("prune"):
+            return prune(self._compactor, dry_run=False)
+
     def fingerprint(self) -> tuple[object, ...]:
         """Return something that changes when the log grows or the CSV is edited, at the cost of some system calls."""
-        status = self._storage.stat(self.csv_path)
-        view = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else ()
-        return (self._log.end().position, *view)
+        return self._compactor.fingerprint()
 
-    def history(self, key: str, *, on_damage: Callable[[Damage], object] | None = None) -> Iterator[Event]:
+    def history(
+        self, key: str, *, since: Position | None = None, on_damage: Callable[[Damage], object] | None = None
+    ) -> Iterator[Event]:
         """Yield the events of one PO in the order of the log, an event that was appended twice by a retry only once.
 
         Args:
             key: The PO.
+            since: The place in the log to begin at; by default its first.
             on_damage: Called with each damaged stretch of the log, which may have been about this PO.
 
         Raises:
@@ -285,7 +458,7 @@ class EventCsv:
         self._check_csv_exists()
         needle = orjson.dumps(wanted)[1:-1]
         seen: set[str] = set()
-        for chunk in self._log.read(self._log.first(), self._log.end().position):
+        for chunk in self._log.read(since or self._log.first(), self._log.end().position):
             if on_damage:
                 for damage in chunk.damage:
                     on_damage(damage)

@@ -11,7 +11,7 @@ On disk, for data/input/input.csv:
 A segment starts with a header line and, once finished, ends with a seal line:
 
     {"v":1,"ts":"...","kind":"header","log":"<uuid>","segment":1,"key_column":"PO_NUMBER","eventcsv":"0.1.0","crc":"..."}
-    {"v":1,"ts":"...","kind":"seal","lines":447,"bytes":160313,"crc32":"<of all bytes before>","torn":160200,"crc":"..."}
+    {"v":1,"ts":"...","kind":"seal","lines":447,"bytes":160313,"crc32":"<of what is before>","torn":160200,"crc":"..."}
 
 between them stand the events, see `event`. A new segment appears whole, header synced, by a rename, before the old one
 is sealed; so a missing seal is normal after a crash, and nobody appends behind one. `torn` is the byte of a last line

@@ -197,11 +197,11 @@ class Origins:
     def _seen_until(self, edited: Table, checkpoint: Checkpoint) -> tuple[Position, int]:
         """Return the place in the log that an edited CSV has seen, and how many results for its rows come after it."""
         latest = checkpoint.latest.position
-        for base in reversed(list(filter(self._is_base, self.backups.all()))):
+        for base in reversed(list(filter(self.is_base, self.backups.all()))):
             if base.position is None or base.position >= latest:
                 continue
             try:
-                first = self._table_of(base, self.backups.read(base))
+                first = self.table_of(base, self.backups.read(base))
             except (BackupError, InvalidCsv):
                 continue  # damaged; a later one will do
             found = seen(edited, first, self.log.read(base.position, latest), guard_formulas=self.guard_formulas)
@@ -235,12 +235,12 @@ class Origins:
         """Tell whether the log still is, byte for byte, what was folded into the views of a checkpoint."""
         return all(self.log.crc(checkpoint.since, view.position) == view.crc for view in checkpoint.views)
 
-    def _is_base(self, backup: Backup) -> bool:
+    def is_base(self, backup: Backup) -> bool:
         """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""
         return backup.position is not None and self.identity() in {backup.log, None}
 
     def _newest_base(self) -> Backup | None:
-        return next(filter(self._is_base, self.backups.all()), None)
+        return next(filter(self.is_base, self.backups.all()), None)
 
     def identity(self) -> str | None:
         """Return the uuid of the log, which the checkpoint knows too, should every header be damaged."""
@@ -248,9 +248,9 @@ class Origins:
 
     def _from_base(self, current: bytes | None, end: LogEnd, reason: str) -> Origin:
         """Start from the newest valid base; a CSV that has none becomes one itself."""
-        for base in filter(self._is_base, self.backups.all()):
+        for base in filter(self.is_base, self.backups.all()):
             try:
-                return self._from_backup(base, current, end, reason)
+                return self.from_backup(base, current, end, reason)
             except (BackupError, InvalidCsv) as error:
                 masking.get_logger().error("backup.damaged", backup=base.path, error=str(error))
         if current is None:
@@ -284,7 +284,7 @@ class Origins:
     def of_replay_from(self, name: str, end: LogEnd) -> Origin:
         """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
         backup = self.backups.find(name)
-        origin = self._from_backup(backup, self.current(), end, "asked for")
+        origin = self.from_backup(backup, self.current(), end, "asked for")
         return origin if backup == self._newest_base() else replace(origin, new_base=f"replayed from {backup.name}")
 
     def of_restoration(self, name: str, end: LogEnd, in_flight: tuple[InFlight, ...]) -> Origin:
@@ -293,7 +293,7 @@ class Origins:
         data = self.backups.read(backup)
         return Origin(
             data=data,
-            table=self._table_of(backup, data),
+            table=self.table_of(backup, data),
             position=end.position,
             since=end.position,
             crc=0,
@@ -306,7 +306,7 @@ class Origins:
             rebuilt=f"restored from {backup.name} without the log after it",
         )
 
-    def _from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> Origin:
+    def from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> Origin:
         if base.position is None:
             raise BackupError(
                 f"{base.path}: keeps a CSV whose place in the log is not known; it can be restored, not replayed"
@@ -316,7 +316,7 @@ class Origins:
         if not self.log.starts_line(base.position):
             raise BackupError(f"{base.path}: belongs to a place that is no line of this log; was the log replaced?")
         data = self.backups.read(base)
-        table = self._table_of(base, data)
+        table = self.table_of(base, data)
         return Origin(
             data=data,
             table=table,
@@ -332,7 +332,7 @@ class Origins:
             rebuilt=f"from {base.name} and the log after it: {reason}",
         )
 
-    def _table_of(self, base: Backup, data: bytes) -> Table:
+    def table_of(self, base: Backup, data: bytes) -> Table:
         """Return the table of a backup."""
         key = self.log.key_column
         return parse(data, source=base.path, key=key, delimiter=base.delimiter, encoding=base.encoding)
@@ -347,6 +347,10 @@ class Origins:
     def parse(self, data: bytes) -> Table:
         """Return the table of a CSV that nothing is known of but what was named."""
         return self._parse_as(data, self._delimiter, self._encoding)
+
+    def parse_view(self, data: bytes, delimiter: str) -> Table:
+        """Return the table of the CSV, whose delimiter is known."""
+        return self._parse_as(data, self._delimiter or delimiter, None)
 
     def _parse_as(self, data: bytes, delimiter: str | None, encoding: str | None) -> Table:
         return parse(data, source=self.csv_path, key=self.log.key_column, delimiter=delimiter, encoding=encoding)

@@ -173,6 +173,27 @@ class LogReader:
                 if not offset_bytes and (broken := self._broken_seal(content)):
                     yield Chunk(content.name, content.size_bytes, b"", b"", 0, (broken,), crc)
 
+    def tail(self, end: Position, size_bytes: int) -> Iterator[Chunk]:
+        """Yield the last lines before a position, about `size_bytes` of them, all from its own segment."""
+        start = Position(end.segment, max(0, end.offset_bytes - size_bytes))
+        if start.offset_bytes:
+            try:
+                fd = self.storage.open_ours(self.path(end.segment), os.O_RDONLY)
+            except FileNotFoundError:
+                return
+            try:
+                newline = self.storage.pread(fd, MAX_LINE_BYTES, start.offset_bytes).find(b"\n")
+            finally:
+                self.storage.close(fd)
+            start = Position(end.segment, min(end.offset_bytes, start.offset_bytes + newline + 1))
+        if end.offset_bytes:
+            yield from self.read(start, end)
+
+    def ends_at(self, position: Position) -> bool:
+        """Tell whether nothing comes after a position in its segment, save a seal."""
+        with self._open_content(position.segment, Position(position.segment + 1, 0)) as content:
+            return content is not None and bool(content.seal) and position.offset_bytes >= content.size_bytes
+
     def crc(self, start: Position, end: Position) -> int | None:
         """Return zlib.crc32 of the bytes between two positions, seals left out, or None when some of them are gone."""
         crc = 0

@@ -35,6 +35,7 @@ READ_BYTES: Final = 8 << 20
 # Resolved once: portalocker.lock() looks its locker up on every call, which costs 8 us of the 10 that an append takes.
 _flock = FlockLocker().locker
 _TRY_EXCLUSIVE: Final = int(LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+_TRY_SHARED: Final = int(LockFlags.SHARED | LockFlags.NON_BLOCKING)
 _UNLOCK: Final = int(LockFlags.UNBLOCK)
 
 # A contender polls: at once, then after 50 us, doubling up to 2 ms, jittered so that no two stay in step.
@@ -95,6 +96,14 @@ class Storage:
         """Take the exclusive advisory lock of an open file, or return False when somebody else holds it."""
         try:
             _flock(fd, _TRY_EXCLUSIVE)
+        except BlockingIOError:
+            return False
+        return True
+
+    def try_lock_shared(self, fd: int) -> bool:
+        """Take the advisory lock of an open file for readers, or return False when somebody holds it exclusively."""
+        try:
+            _flock(fd, _TRY_SHARED)
         except BlockingIOError:
             return False
         return True
@@ -311,19 +320,36 @@ class Storage:
         """
         while True:
             fd = self.open_ours(path, os.O_RDWR | os.O_CREAT)
+            _sidecars.add(fd)
             try:
                 self.wait_for_lock(fd, path, timeout_s)
                 if self.is_at(fd, path):
-                    pid = os.getpid()
                     try:
                         yield
                     finally:
-                        # Closing is not enough: a child that another thread forked meanwhile keeps the file open.
-                        if pid == os.getpid():
+                        # Closing is not enough: a child that another thread is forking right now has the file open.
+                        if fd in _sidecars:
                             self.unlock(fd)
                     return
             finally:
-                self.close(fd)
+                if fd in _sidecars:
+                    _sidecars.discard(fd)
+                    self.close(fd)
+
+
+_sidecars: set[int] = set()
+"""The open lock files of this process."""
+
+
+def _after_fork_in_child() -> None:
+    # The lock belongs to the open file that both share: a child that kept it would hold it beyond its parent's death,
+    # and unlocking it would take it from the parent.
+    while _sidecars:
+        with suppress(OSError):
+            os.close(_sidecars.pop())
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _unsafe(path: str, status: os.stat_result | None, *, wanted: str = "a regular file of yours") -> str:

@@ -1,0 +1,260 @@
+"""Worker processes that may die: a task costs at most itself, and a worker that is lost is replaced.
+
+Each worker is a spawned process with a pipe of its own; nothing is shared between them, no lock and no queue, so
+whenever one is killed the others neither wait nor notice. (Pools that share a queue between workers hang for ever when
+one is killed while it holds the queue's lock; pebble 5.2.3 did so in tests with random SIGKILLs, see its issue 163.)
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Final, Protocol
+
+from eventcsv import masking
+from eventcsv.errors import EventCsvError
+from eventcsv.worker import STOP_SIGNALS, Broken, Logged, Outcome, Ready, Taken, Task, Work, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+_TICK_S: Final = 0.1
+_START_TIMEOUT_S: Final = 120.0
+_EXIT_TIMEOUT_S: Final = 10.0
+_MOST_FAILED_STARTS: Final = 3
+_MOST_HANDINGS: Final = 3
+
+
+class Listener(Protocol):
+    """Whom a pool works for."""
+
+    def next_task(self) -> Task | None:
+        """Return what to work on next, or None when there is nothing, for now."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Take note of what came of a task."""
+
+    def lost(self, task: Task, reason: str) -> None:
+        """Take note that a worker was lost with its task."""
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One worker process.
+
+    Attributes:
+        number: Its number; a replacement gets a new one.
+        process: The process.
+        connection: Takes tasks, brings messages.
+        lifeline: Kept open for as long as the worker may live.
+        deadline: When it has to be ready, or done with its task, on the monotonic clock in seconds.
+        task: What it was handed, or None.
+        taken: Whether it has taken that up.
+        ready: Whether it has started.
+    """
+
+    number: int
+    process: SpawnProcess
+    connection: Connection
+    lifeline: Connection
+    deadline: float
+    task: Task | None = None
+    taken: bool = False
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class Pool:
+    """Workers that work on tasks, one each at a time.
+
+    Args:
+        work: What to do with a task.
+        size: How many workers.
+        timeout_s: How long a task may take, in seconds; None for as long as it likes.
+        writer_prefix: What the ids of all workers' events begin with.
+        listener: Gives the tasks, takes what comes of them.
+    """
+
+    work: Work
+    size: int
+    timeout_s: float | None
+    writer_prefix: str
+    listener: Listener
+    _workers: list[_Worker] = field(default_factory=list)
+    _returned: deque[Task] = field(default_factory=deque)
+    _handed: dict[str, int] = field(default_factory=dict)
+    _started: int = 0
+    _failed_starts: int = 0
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Work until there is nothing left, or until `stopping` says so and what is in flight is done.
+
+        Raises:
+            EventCsvError: No worker could be started, three times in a row.
+        """
+        try:
+            while True:
+                if not stopping():
+                    self._hand_out()
+                busy = [worker for worker in self._workers if worker.task]
+                if not busy and (stopping() or not self._returned):
+                    return
+                ends = {worker.connection: worker for worker in self._workers}
+                for end in wait(list(ends), _TICK_S):
+                    self._listen(ends[end])  # type: ignore[index]  # what is waited for is what comes back
+                self._check_deadlines()
+        finally:
+            self._dismiss()
+
+    # --- tasks ---
+
+    def _hand_out(self) -> None:
+        while task := self._next_task():
+            idle = next((worker for worker in self._workers if worker.ready and not worker.task), None)
+            if idle is None:
+                self._returned.appendleft(task)
+                if len(self._workers) == self.size:
+                    return
+                self._start_worker()
+            else:
+                self._hand(task, idle)
+
+    def _next_task(self) -> Task | None:
+        return self._returned.popleft() if self._returned else self.listener.next_task()
+
+    def _hand(self, task: Task, worker: _Worker) -> None:
+        worker.task, worker.taken = task, False
+        worker.deadline = time.monotonic() + _START_TIMEOUT_S
+        with suppress(OSError):  # it has just died, which its connection will tell
+            worker.connection.send(task)
+
+    def _listen(self, worker: _Worker) -> None:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            self._bury(worker, _ending(worker.process))
+            return
+        match message:
+            case Ready():
+                worker.ready, worker.deadline = True, float("inf")
+                self._failed_starts = 0
+            case Taken():
+                worker.taken = True
+                worker.deadline = time.monotonic() + (float("inf") if self.timeout_s is None else self.timeout_s)
+            case Outcome():
+                worker.task, worker.deadline = None, float("inf")
+                self.listener.finished(message)
+            case Logged():
+                fields = dict(message.fields)
+                level = logging.getLevelName(message.level).lower()
+                getattr(masking.get_logger(), level)(fields.pop("event", ""), **{**fields, "worker": worker.number})
+            case Broken():
+                self._bury(worker, f"its initializer failed: {message.reason}")
+
+    def _check_deadlines(self) -> None:
+        now = time.monotonic()
+        for worker in [worker for worker in self._workers if worker.deadline < now]:
+            if worker.connection.poll():  # what it has to say came just in time
+                continue
+            limit_s = self.timeout_s if worker.taken else _START_TIMEOUT_S
+            self._bury(worker, f"it took longer than {limit_s:g} s and was stopped")
+
+    # --- workers ---
+
+    def _start_worker(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        connection, its_connection = context.Pipe()
+        its_lifeline, lifeline = context.Pipe(duplex=False)
+        self._started += 1
+        process = context.Process(
+            target=serve,
+            args=(self.work, f"{self.writer_prefix}-{self._started:02}", its_connection, its_lifeline),
+            name=f"eventcsv-worker-{self._started:02}",
+        )
+        with _signals_blocked():  # until the worker has its own handlers
+            process.start()
+        # Only the worker may hold these: that is how its death shows.
+        its_connection.close()
+        its_lifeline.close()
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        self._workers.append(_Worker(self._started, process, connection, lifeline, deadline))
+        masking.get_logger().debug("worker.started", worker=self._started, pid=process.pid)
+
+    def _bury(self, worker: _Worker, reason: str) -> None:
+        """Note that a worker is lost, with what it was working on."""
+        self._workers.remove(worker)
+        _kill(worker)
+        task = worker.task
+        masking.get_logger().warning(
+            "worker.lost", worker=worker.number, pid=worker.process.pid, reason=reason, key=task.key if task else None
+        )
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts == _MOST_FAILED_STARTS:
+                raise EventCsvError(
+                    f"no worker could be started, {_MOST_FAILED_STARTS} times in a row; the last one: {reason}. "
+                    "What it printed stands above. A script that starts a session needs its calls below "
+                    'if __name__ == "__main__":'
+                )
+        if task is None:
+            return
+        handings = self._handed[task.key] = self._handed.get(task.key, 0) + 1
+        if worker.taken or handings == _MOST_HANDINGS:
+            self.listener.lost(task, reason)
+        else:
+            self._returned.appendleft(task)
+
+    def _dismiss(self) -> None:
+        """Let idle workers end in peace, and kill the others."""
+        for worker in self._workers:
+            if worker.task or not worker.ready:
+                _kill(worker)
+            worker.connection.close()
+        deadline = time.monotonic() + _EXIT_TIMEOUT_S
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            _kill(worker)
+        self._workers.clear()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(worker: _Worker) -> None:
+    """Kill a worker with whatever it has started (a browser), and forget it."""
+    process = worker.process
+    if process.pid is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+    worker.connection.close()
+    worker.lifeline.close()
+
+
+def _ending(process: SpawnProcess) -> str:
+    """Return, in words, how a worker ended."""
+    process.join(_EXIT_TIMEOUT_S)
+    code = process.exitcode
+    if code is None:
+        return "the worker closed its connection"
+    if code >= 0:
+        return f"the worker exited with code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+    hint = "; was memory short?" if name == "SIGKILL" else ""
+    return f"the worker was killed by signal {-code} ({name}){hint}"

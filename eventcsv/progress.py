@@ -1,0 +1,191 @@
+"""How far a job is: which POs are done, which are pending, how fast it goes, and what failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, InFlight, Kind, utc_text
+from eventcsv.scan import placed_events
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from eventcsv.compactor import Folded
+    from eventcsv.scan import Damage
+    from eventcsv.segments import LogReader
+    from eventcsv.session_lock import Holder
+    from eventcsv.view import Table
+
+WINDOW_S: Final = 60.0
+_FIRST_TAIL_BYTES: Final = 256 << 10
+_LONGEST_TAIL_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A PO that is not done and says why.
+
+    Attributes:
+        key: The PO.
+        status: Its STATUS.
+        message: Its ERROR_MESSAGE.
+        at: Its LAST_PROCESSED.
+    """
+
+    key: str
+    status: str
+    message: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is, at the log's present end. A PO on several rows counts once.
+
+    Attributes:
+        csv_path: The CSV.
+        total: How many POs there are.
+        done: How many of them are done.
+        pending: How many are not.
+        by_status: How many have which STATUS, the most frequent first; "" for none yet.
+        rate_per_min: How many POs got a result in the last minute, or per minute since the log's last segment began
+            when that is less than a minute ago.
+        eta_s: How long the pending ones take at that rate, in seconds; None when nothing moves.
+        failures: The POs that are not done and say why, by LAST_PROCESSED, the latest last.
+        session: The session that is at work, or None.
+        in_flight: What its workers are on; without a session, what a run that died left in flight.
+        unknown: How many keys that have results are in no row.
+        behind: How many results are in the log and not yet in the CSV.
+        damage: What is damaged in that part of the log.
+        torn: The lines in it, or behind it, that a crash had cut off.
+    """
+
+    csv_path: str
+    total: int
+    done: int
+    pending: int
+    by_status: dict[str, int]
+    rate_per_min: float
+    eta_s: float | None
+    failures: tuple[Failure, ...]
+    session: Holder | None
+    in_flight: tuple[InFlight, ...]
+    unknown: int
+    behind: int
+    damage: tuple[Damage, ...]
+    torn: tuple[Damage, ...]
+
+
+def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
+    """Return what there is to do, one line a PO in the order of the CSV.
+
+    Args:
+        table: The CSV.
+        done: The STATUS words that count as done, case aside.
+
+    Returns:
+        Columns `row`, `key`, `status` and `done`. Of a key on several rows the first that is not done speaks.
+    """
+    words = [done] if isinstance(done, str) else list(done)
+    column = table.index_of(COLUMNS["status"])
+    status = pl.Series([""] * table.rows.height, dtype=pl.String) if column is None else table.texts(column)
+    is_done = pl.col("status").str.to_uppercase().is_in([str(word).strip(BLANKS).upper() for word in words])
+    return (
+        pl.DataFrame({"key": table.keys(), "status": status.str.strip_chars(BLANKS)})
+        .with_row_index("row")
+        .filter(pl.col("key") != "")
+        .with_columns(is_done.alias("done"))
+        .sort("done", "row")
+        .unique("key", keep="first", maintain_order=True)
+        .sort("row")
+    )
+
+
+def pending_of(table: Table, done: Collection[str] | str) -> list[str]:
+    """Return the POs that are not done, in the order of the CSV."""
+    return work_of(table, done).filter(~pl.col("done")).get_column("key").to_list()
+
+
+def measure(
+    folded: Folded, log: LogReader, session: Holder | None, *, csv_path: str, done: Collection[str] | str, now: datetime
+) -> Progress:
+    """Return how far a job is.
+
+    Args:
+        folded: The CSV at the log's present end.
+        log: The event log.
+        session: The session that is at work, or None.
+        csv_path: The CSV.
+        done: The STATUS words that count as done.
+        now: The time, with its time zone.
+    """
+    work = work_of(folded.table, done)
+    finished = int(work.get_column("done").sum())
+    counts = work.get_column("status").value_counts().sort(["count", "status"], descending=[True, False])
+    pending = work.height - finished
+    rate_per_min = _rate_per_min(log, folded, now)
+    open_keys = set(work.filter(~pl.col("done")).get_column("key"))
+    return Progress(
+        csv_path=csv_path,
+        total=work.height,
+        done=finished,
+        pending=pending,
+        by_status={str(status): int(count) for status, count in counts.iter_rows()},
+        rate_per_min=rate_per_min,
+        eta_s=60.0 * pending / rate_per_min if rate_per_min else None,
+        failures=_failures(folded.table, work),
+        session=session,
+        in_flight=tuple(item for item in folded.in_flight if item.key in open_keys),
+        unknown=len((folded.origin.unknown - folded.late).union(folded.unknown)),
+        behind=folded.events,
+        damage=folded.damage,
+        torn=folded.torn,
+    )
+
+
+def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:
+    message = table.index_of(COLUMNS["error_message"])
+    at = table.index_of(COLUMNS["last_processed"])
+    empty = pl.Series([""] * table.rows.height, dtype=pl.String)
+    texts = pl.DataFrame(
+        {
+            "message": empty if message is None else table.texts(message),
+            "at": empty if at is None else table.texts(at),
+        }
+    ).with_row_index("row")
+    failed = work.join(texts, on="row", how="left", maintain_order="left").filter(
+        ~pl.col("done") & (pl.col("status").is_in(list(FAILED)) | (pl.col("message") != ""))
+    )
+    ordered = failed.sort("at", maintain_order=True).select("key", "status", "message", "at")
+    return tuple(Failure(*row) for row in ordered.iter_rows())
+
+
+def _rate_per_min(log: LogReader, folded: Folded, now: datetime) -> float:
+    """Count the POs that got a result lately, in the tail of the active segment."""
+    end = folded.end.position
+    since = utc_text(now - timedelta(seconds=WINDOW_S))
+    size_bytes = _FIRST_TAIL_BYTES
+    while True:
+        found = [event for chunk in log.tail(end, size_bytes) for _, event in placed_events(chunk)]
+        reaches_back = size_bytes >= end.offset_bytes or bool(found and found[0].ts < since)
+        if reaches_back or size_bytes >= _LONGEST_TAIL_BYTES:
+            break
+        size_bytes *= 4
+    recent = {event.key for event in found if event.ts >= since and event.kind == Kind.RESULT}
+    if not recent:
+        return 0.0
+    return 60.0 * len(recent) / _span_s(log, end.segment, found, now, whole=size_bytes >= end.offset_bytes)
+
+
+def _span_s(log: LogReader, segment: int, found: list[Event], now: datetime, *, whole: bool) -> float:
+    """Return the time over which the rate is counted: the window, or what the segment covers of it."""
+    began = str((log.header(segment) or {}).get("ts", "")) if whole else found[0].ts
+    try:
+        age_s = (now - datetime.fromisoformat(began)).total_seconds()
+    except (ValueError, TypeError):
+        age_s = WINDOW_S
+    return min(WINDOW_S, max(1.0, age_s))

@@ -1,0 +1,73 @@
+"""Removes the segments at the beginning of the log that no kept backup needs. Only when asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eventcsv.backup import Backup
+    from eventcsv.compactor import Compactor
+    from eventcsv.scan import Position
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What was pruned, or would be.
+
+    Attributes:
+        log: The directory of the log.
+        removed: The names of the segments, the oldest first.
+        size_bytes: How large they are together.
+        kept: How many segments stay.
+        needed_by: The oldest backup that a replay may start from, which needs the first of those; None without one,
+            and then everything stays.
+        unknown: How many keys have results and no row: should rows for them be added later, results in segments that
+            were removed are gone.
+        dry_run: Whether nothing was removed.
+    """
+
+    log: str
+    removed: tuple[str, ...]
+    size_bytes: int
+    kept: int
+    needed_by: Backup | None
+    unknown: int
+    dry_run: bool
+
+
+def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
+    """Remove what no kept backup needs; see `EventCsv.prune`."""
+    with compactor.alone(dry_run=dry_run):
+        origins = compactor.origins
+        log, storage = origins.log, origins.storage
+        saved = compactor.load()
+        bases = [backup for backup in origins.backups.all() if origins.is_base(backup)]
+        oldest = min(bases, key=_position, default=None)
+        needed = min([_position(base) for base in bases] + ([saved.since] if saved else []), default=log.first())
+        first = needed.segment + log.ends_at(needed)
+        segments = log.segments()
+        # The active segment stays, whatever the backups say; without a checkpoint nobody knows what is needed.
+        unneeded = [number for number in segments[:-1] if number < first] if oldest and saved else []
+        paths = [log.path(number) for number in unneeded]
+        size_bytes = sum(status.st_size for path in paths if (status := storage.stat(path)))
+        if not dry_run:
+            for path in paths:  # the oldest first, so that a kill leaves a log without gaps
+                storage.remove_ours(path)
+            if paths:
+                storage.sync_directory(log.directory)
+    return PruneResult(
+        log=log.directory,
+        removed=tuple(path.rpartition("/")[2] for path in paths),
+        size_bytes=size_bytes,
+        kept=len(segments) - len(unneeded),
+        needed_by=oldest,
+        unknown=len(saved.latest.unknown) if saved else 0,
+        dry_run=dry_run,
+    )
+
+
+def _position(backup: Backup) -> Position:
+    if backup.position is None:
+        raise ValueError(f"{backup.name} is no base")
+    return backup.position

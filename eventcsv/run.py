@@ -1,0 +1,166 @@
+"""A run: which POs are still to do, in which order, and what came of them."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from eventcsv import masking
+from eventcsv.errors import AppendError, EventCsvError
+from eventcsv.event import COLUMNS, FAILED, Kind, Status
+from eventcsv.progress import work_of
+from eventcsv.worker import Outcome, Task
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Collection
+
+    from eventcsv.compactor import Compactor
+    from eventcsv.event import InFlight
+    from eventcsv.facade import EventCsv
+    from eventcsv.scan import Position
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run did.
+
+    Attributes:
+        processed: How many POs got a result.
+        by_status: How many of them which STATUS.
+        failed: Those with STATUS ERROR or FAILED, in the order of their results.
+        interrupted: The POs that were in flight when an earlier run died.
+        held: Those of them that were held back, as asked.
+        unrecorded: What could not be recorded; those POs stay pending.
+        lost_workers: How many workers died or were stopped in the middle of a PO.
+        stopped: The signal that stopped the run early, or None.
+        duration_s: How long it took, in seconds.
+    """
+
+    processed: int
+    by_status: dict[str, int]
+    failed: tuple[Outcome, ...]
+    interrupted: tuple[str, ...]
+    held: tuple[str, ...]
+    unrecorded: tuple[Outcome, ...]
+    lost_workers: int
+    stopped: str | None
+    duration_s: float
+
+
+class Run:
+    """What there is to do, and what came of it; the listener of a pool.
+
+    Args:
+        job: Where results are recorded.
+        compactor: Knows the CSV at the log's present end.
+        start: Where the session began in the log.
+        view_changed: Set whenever an operator may have changed what there is to do.
+        done: The STATUS words that count as done.
+        hold: Whether POs that were in flight when an earlier run died are held back.
+
+    Attributes:
+        todo: The POs that nobody has been given yet, each with its row number.
+    """
+
+    def __init__(
+        self,
+        job: EventCsv,
+        compactor: Compactor,
+        start: Position,
+        view_changed: threading.Event,
+        done: Collection[str],
+        *,
+        hold: bool,
+    ) -> None:
+        self.todo: deque[tuple[str, int]] = deque()
+        self._job = job
+        self._compactor = compactor
+        self._start = start
+        self._view_changed = view_changed
+        self._done = done
+        self._met: set[str] = set()
+        self._exhausted = False
+        self._by_status: Counter[str] = Counter()
+        self._failed: list[Outcome] = []
+        self._unrecorded: list[Outcome] = []
+        self._lost_workers = 0
+        in_flight = {item.key for item in self._plan()}
+        self._interrupted = tuple(key for key, _ in self.todo if key in in_flight)
+        self._held = self._interrupted if hold else ()
+        self._met.update(self._held)
+        self.todo = deque(item for item in self.todo if item[0] not in self._met)
+
+    def _plan(self) -> tuple[InFlight, ...]:
+        """Find what is still to do, by the CSV as it is now; return what is in flight."""
+        self._view_changed.clear()
+        folded = self._compactor.peek()
+        pending = work_of(folded.table, self._done).filter(~pl.col("done"))
+        self._rows, self._names = folded.table.rows_as_text(), folded.table.names
+        self.todo = deque(item for item in pending.select("key", "row").iter_rows() if item[0] not in self._met)
+        return folded.in_flight
+
+    # --- what the pool asks and tells ---
+
+    def next_task(self) -> Task | None:
+        """Return the next PO, by the CSV as it is now, or None."""
+        if self._view_changed.is_set() or not (self.todo or self._exhausted):
+            try:
+                self._plan()
+            except (EventCsvError, OSError) as error:  # the operator will mend it; what is known is worked on
+                masking.get_logger().warning("run.not_planned_again", csv=self._job.csv_path, error=str(error))
+            self._exhausted = not self.todo
+        if not self.todo:
+            return None
+        key, row = self.todo.popleft()
+        self._met.add(key)
+        return Task(key, dict(zip(self._names, self._rows.row(row), strict=True)))
+
+    def finished(self, outcome: Outcome) -> None:
+        """Take note of what came of a PO."""
+        if outcome.unrecorded:
+            self._unrecorded.append(outcome)
+            masking.get_logger().error(
+                "result.unrecorded", key=outcome.key, reason=outcome.message, result=repr(outcome.unrecorded)
+            )
+            return
+        self._by_status[outcome.status] += 1
+        if outcome.status in FAILED:
+            self._failed.append(outcome)
+            masking.get_logger().info(
+                "po.failed", key=outcome.key, error=outcome.message, exception=outcome.details or None
+            )
+
+    def lost(self, task: Task, reason: str) -> None:
+        """Record that a worker was lost with its PO, unless it had recorded a result before."""
+        self._lost_workers += 1
+        last = None
+        for event in self._job.history(task.key, since=self._start):
+            last = event
+        if last and last.kind == Kind.RESULT:
+            cells = last.cells
+            outcome = Outcome(task.key, cells.get(COLUMNS["status"], ""), cells.get(COLUMNS["error_message"], ""))
+        else:
+            try:
+                self._job.emit_result(task.key, Status.ERROR, error_message=reason)
+                outcome = Outcome(task.key, Status.ERROR.value, reason)
+            except AppendError as error:
+                outcome = Outcome(task.key, "", str(error), unrecorded=error.event)
+        self.finished(outcome)
+
+    def result(self, *, stopped: str | None, duration_s: float) -> RunResult:
+        """Return what was done."""
+        return RunResult(
+            processed=self._by_status.total(),
+            by_status=dict(self._by_status.most_common()),
+            failed=tuple(self._failed),
+            interrupted=self._interrupted,
+            held=self._held,
+            unrecorded=tuple(self._unrecorded),
+            lost_workers=self._lost_workers,
+            stopped=stopped,
+            duration_s=duration_s,
+        )

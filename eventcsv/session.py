@@ -1,0 +1,217 @@
+"""A session: one run over a CSV, from what the last one left over to the last result in the CSV.
+
+While it lasts it is the only one. It brings the CSV up to date with what an earlier run left in the log, makes a
+verified backup, begins a new segment, keeps the CSV current in the background, and ends with a full compaction, however
+it ends. `Session.run` works through the pending POs with worker processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+from eventcsv import masking
+from eventcsv.errors import EventCsvError
+from eventcsv.event import DONE
+from eventcsv.pool import Pool
+from eventcsv.progress import pending_of
+from eventcsv.refresher import keep_current
+from eventcsv.run import Run, RunResult
+from eventcsv.stopping import stop_signals, terminable
+from eventcsv.worker import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from types import TracebackType
+
+    from eventcsv.backup import Backup
+    from eventcsv.compactor import Compactor, CompactResult
+    from eventcsv.event import InFlight
+    from eventcsv.facade import EventCsv
+    from eventcsv.scan import Damage
+    from eventcsv.session_lock import SessionLock
+    from eventcsv.worker import Initializer, Process
+
+_SESSION_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+Interrupted = Literal["retry", "hold"]
+
+
+class Session:
+    """A run over a CSV; a context manager. Made by `EventCsv.session`.
+
+    Args:
+        job: The CSV.
+        compactor: Keeps it current.
+        lock: Keeps other sessions away.
+        session_id: Its name, in backups and log output; by default something random.
+        refresh_s: How far the CSV may be behind the log, in seconds.
+
+    Attributes:
+        id: Its name.
+        begun: What bringing the CSV up to date did at the beginning; its `base` is the backup.
+        ended: What the compaction at the end did, or None.
+        interrupted: The POs that were in flight when an earlier run died.
+        damage: What was found damaged in the log so far.
+    """
+
+    def __init__(
+        self,
+        job: EventCsv,
+        compactor: Compactor,
+        lock: SessionLock,
+        *,
+        session_id: str | None = None,
+        refresh_s: float = 1.0,
+    ) -> None:
+        if session_id is not None and not _SESSION_ID.fullmatch(session_id):
+            raise ValueError(f"session_id: has to be 1 to 64 of 0-9, A-Z, a-z and -, not {session_id!r}")
+        if not 0 < refresh_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"refresh_s: has to be a number of seconds above 0, not {refresh_s}")
+        # What event ids begin with must be used only once, whatever name a caller gives its sessions.
+        self._writer = os.urandom(4).hex()
+        self.id = session_id or self._writer
+        self.interrupted: tuple[InFlight, ...] = ()
+        self.damage: list[Damage] = []
+        self.ended: CompactResult | None = None
+        self._job = job
+        self._compactor = compactor
+        self._lock = lock
+        self._refresh_s = refresh_s
+        self._end = threading.Event()
+        self._view_changed = threading.Event()
+        self._at_exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._compactor.check()  # before the lock makes a folder beside a mistyped path
+        with ExitStack() as stack:
+            stack.enter_context(self._lock.held(self.id))
+            stack.enter_context(terminable())
+            self.begun = self._compactor.begin(self.id)
+            self.damage += self.begun.damage
+            self.interrupted = self.begun.in_flight
+            self._start = self._job.new_segment()
+            self._job.record_as(f"{self._writer}-00")
+            background = threading.Thread(target=self._keep_current, name="eventcsv-compactor", daemon=True)
+            background.start()
+            stack.callback(background.join)
+            stack.callback(self._end.set)
+            self._at_exit = stack.pop_all()
+        masking.get_logger().info(
+            "session.started",
+            session=self.id,
+            csv=self._job.csv_path,
+            backup=self.backup.path,
+            left_over=self.begun.events,
+            in_flight=[item.key for item in self.interrupted],
+        )
+        return self
+
+    @property
+    def backup(self) -> Backup:
+        """The backup that was made at the beginning."""
+        if self.begun.base is None:
+            raise EventCsvError("a session without a backup")  # what begin() returns has one
+        return self.begun.base
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as stack:
+            stack.push(self._at_exit)
+            self._end.set()
+            try:
+                self.ended = self._compactor.compact()
+                self.damage += self.ended.damage
+            except (EventCsvError, OSError) as trouble:
+                masking.get_logger().error("session.not_compacted", session=self.id, error=str(trouble))
+                if kind is None:
+                    raise
+        masking.get_logger().info(
+            "session.ended", session=self.id, csv=self._job.csv_path, error=None if kind is None else kind.__name__
+        )
+
+    def _keep_current(self) -> None:
+        def on_result(result: CompactResult) -> None:
+            self.damage += result.damage
+            if result.edited or result.rebuilt:
+                self._view_changed.set()
+
+        def on_trouble(trouble: str) -> None:
+            masking.get_logger().warning("view.not_updated", csv=self._job.csv_path, error=trouble)
+
+        keep_current(self._compactor, self._end, refresh_s=self._refresh_s, on_result=on_result, on_trouble=on_trouble)
+
+    def pending(self, *, done: Collection[str] = DONE) -> list[str]:
+        """Return the POs that are not done, in the order of the CSV; see `EventCsv.pending`."""
+        return pending_of(self._compactor.peek().table, done)
+
+    def run(
+        self,
+        process: Process,
+        *,
+        workers: int = 1,
+        timeout_s: float | None = None,
+        interrupted: Interrupted = "retry",
+        initializer: Initializer | None = None,
+        done: Collection[str] = DONE,
+    ) -> RunResult:
+        """Work through the pending POs, in the order of the CSV, with worker processes.
+
+        Each result is recorded by its worker before the next PO is taken up. An exception becomes STATUS=ERROR with
+        its message. A worker that dies, or takes longer than `timeout_s`, costs its own PO only (ERROR, with what
+        happened) and is replaced. POs that an operator adds while this runs are worked on too.
+
+        In the main thread the first Ctrl-C, SIGTERM or SIGHUP lets the workers finish what they are on and returns;
+        the second one stops at once.
+
+        Args:
+            process: Called in a worker with a PO and its row (column name to text). It returns a mapping from column
+                names to values, or None; STATUS is COMPLETED when it names none, and an old ERROR_MESSAGE is cleared
+                when it names none. It has to be importable: at the top of a module.
+            workers: How many worker processes.
+            timeout_s: How long a PO may take, in seconds; None for as long as it likes.
+            interrupted: What to do with POs that were in flight when an earlier run died, whose work may or may not
+                have been done: "retry" them, or "hold" them back.
+            initializer: Called once in each worker, before its first PO, for instance to open a browser. What it opens
+                is closed by atexit in a worker that ends in peace; what it started is killed with one that does not.
+            done: The STATUS words that count as done.
+
+        Returns:
+            What was done.
+
+        Raises:
+            ValueError: An argument makes no sense.
+            EventCsvError: No worker could be started, or `process` cannot be given to one.
+            InvalidCsv: The CSV cannot be read.
+        """
+        if workers < 1:
+            raise ValueError(f"workers: has to be 1 or more, not {workers}")
+        if timeout_s is not None and not 0 < timeout_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"timeout_s: has to be a number of seconds above 0, not {timeout_s}")
+        if interrupted not in {"retry", "hold"}:
+            raise ValueError(f'interrupted: has to be "retry" or "hold", not {interrupted!r}')
+        clock = time.perf_counter()
+        work = Work(self._job, process, initializer)
+        _check_importable(work)
+        run = Run(self._job, self._compactor, self._start, self._view_changed, done, hold=interrupted == "hold")
+        size = min(workers, max(1, len(run.todo)))
+        pool = Pool(work, size, timeout_s, self._writer, run)
+        with stop_signals() as stop:
+            if run.todo:
+                pool.run(stop.is_set)
+        return run.result(stopped=stop.reason or None, duration_s=time.perf_counter() - clock)
+
+
+def _check_importable(work: Work) -> None:
+    """Refuse early what no worker could be given."""
+    try:
+        work.check()
+    except Exception as error:
+        raise EventCsvError(
+            f"process: cannot be given to a worker process: {error}. "
+            "Define it, and the initializer, at the top of a module, by name and not as a lambda"
+        ) from error

@@ -1,0 +1,78 @@
+"""Ctrl-C, SIGTERM and SIGHUP: the first one asks to stop, the second one insists."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_BY_SIGNAL: Final = 128
+
+
+class Stop(threading.Event):
+    """Set by the first signal.
+
+    Attributes:
+        reason: The name of that signal, or "".
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reason = ""
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Give an event that the first signal sets; the second one strikes as ever. Only the main thread gets signals.
+
+    A signal that is ignored, as SIGINT is for a shell's background jobs and SIGHUP below nohup, stays so.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        stop.reason = signal.Signals(number).name
+        stop.set()
+        restore()
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as an exception does, so that what has to be done at its end is done."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(_BY_SIGNAL + number)
+
+    mine = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,233 @@
+"""Checks everything that a job has on disk, goes on after each finding, and changes nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from eventcsv.errors import BackupError, EventCsvError, InvalidCsv, UnsupportedFormat
+from eventcsv.segments import LogEnd
+from eventcsv.view import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventcsv.backup import Backup
+    from eventcsv.checkpoint import Checkpoint
+    from eventcsv.compactor import Compactor, ProgressCallback
+    from eventcsv.scan import Damage, Position
+    from eventcsv.view import Table
+
+_SHOWN_CELLS: Final = 5
+_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong.
+
+    Attributes:
+        place: Where: a file, with the byte where there is one.
+        problem: What, and what to do about it where that is not plain.
+    """
+
+    place: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was checked, and what was found.
+
+    Attributes:
+        csv_path: The CSV.
+        segments: How many segments were read.
+        lines: How many whole lines they hold, headers and seals aside.
+        size_bytes: How large they are.
+        backups: How many backups were checked.
+        view: In words, how the CSV relates to a replay.
+        findings: What is wrong, in the order in which it was met.
+        torn: Lines that a crash had cut off; nothing was lost with them.
+        duration_s: How long it took, in seconds.
+    """
+
+    csv_path: str
+    segments: int
+    lines: int
+    size_bytes: int
+    backups: int
+    view: str
+    findings: tuple[Finding, ...]
+    torn: tuple[Damage, ...]
+    duration_s: float
+
+
+class _Verification:
+    """One pass over everything."""
+
+    def __init__(self, compactor: Compactor, on_progress: ProgressCallback | None) -> None:
+        self.findings: list[Finding] = []
+        self.torn: list[Damage] = []
+        self.lines = 0
+        self.view = ""
+        self._compactor = compactor
+        self._origins = compactor.origins
+        self._log = compactor.origins.log
+        self._backups = compactor.origins.backups
+        self._on_progress = on_progress
+        self.end = self._log.end()
+        self.segments = self._log.segments()
+        self.size_bytes = self._log.size_bytes(self._log.first(), self.end.position)
+        self.known = self._backups.all()
+
+    def _find(self, place: str, problem: str) -> None:
+        self.findings.append(Finding(place, problem))
+
+    def check_segments(self) -> None:
+        identity = self._origins.identity()
+        for number in self.segments:
+            try:
+                header = self._log.header(number)
+            except UnsupportedFormat:
+                raise
+            except (EventCsvError, OSError) as error:
+                self._find(self._log.path(number), str(error))
+                continue
+            if header is None:
+                self._find(self._log.path(number), "its header, the first line, is damaged")
+            elif header.get("segment") != number or header.get("log") != identity:
+                self._find(
+                    self._log.path(number),
+                    f"its header is that of segment {header.get('segment')} of log {header.get('log')}",
+                )
+
+    def check_lines(self) -> None:
+        if not self.segments:
+            return
+        done = 0
+        for chunk in self._log.read(self._log.first(), self.end.position):
+            self.lines += chunk.count
+            done += len(chunk.raw)
+            for item in chunk.damage:
+                if item.torn:
+                    self.torn.append(item)
+                else:
+                    self._find(f"{self._log.directory}/{item.segment}, byte {item.offset_bytes}", item.reason)
+            if self._on_progress:
+                self._on_progress(done, self.size_bytes)
+        if self.end.torn:
+            self.torn.append(self.end.torn)
+
+    def check_backups(self) -> None:
+        for name in self._backups.damaged_metadata():
+            self._find(name, "the metadata of this backup is damaged; the CSV beside it may be whole, nobody can tell")
+        for backup in self.known:
+            try:
+                self._check_backup(backup)
+            except (BackupError, InvalidCsv) as error:
+                self._find(backup.path, str(error).removeprefix(f"{backup.path}: "))
+        if self.segments and not self.known:
+            self._find(self._backups.directory, "there is no backup to replay from; the next compaction makes one")
+
+    def _check_backup(self, backup: Backup) -> None:
+        data = self._backups.read(backup)
+        rows = self._origins.table_of(backup, data).rows.height if backup.position else backup.record_count
+        if rows != backup.record_count:
+            self._find(backup.path, f"has {rows} rows, and its metadata tells of {backup.record_count}")
+        if backup.log != self._origins.identity() or backup.position is None:
+            return
+        if backup.position > self.end.position:
+            self._find(backup.path, "belongs to a place that the log does not reach; was the log replaced?")
+        elif backup.position >= self._log.first() and not self._log.starts_line(backup.position):
+            self._find(backup.path, "belongs to a place that is no line of this log; was the log replaced?")
+
+    def check_view(self) -> None:
+        """Compare the CSV with a replay up to where the checkpoint says that it is."""
+        for _ in range(_ATTEMPTS):
+            saved = self._compactor.saved()
+            current = self._origins.current()
+            if self._compactor.saved() == saved:  # else a compaction came in between
+                break
+        if saved is None:
+            if self._compactor.has_checkpoint():
+                self._find(
+                    self._compactor.checkpoint_path,
+                    "the checkpoint is damaged; it is a cache, which the next compaction mends",
+                )
+            self.view = "not compared: there is no checkpoint that says how far it is"
+            return
+        if current is None:
+            self._find(self._origins.csv_path, "the CSV is gone; eventcsv replay rebuilds it")
+            self.view = "gone"
+            return
+        view = saved.view(sha256(current).hexdigest())
+        replayed = self._replayed(saved, view.position if view else saved.latest.position)
+        if replayed is None:
+            self.view = "not compared: the backup that it grew from is not usable"
+        elif view is None:
+            self.view = "edited since the last compaction, " + self._difference(current, replayed)
+        elif render(replayed) == current or view.encoding:
+            self.view = "what a replay gives, byte for byte"
+        else:
+            self.view = "not what a replay gives: " + self._difference(current, replayed)
+            self._find(self._origins.csv_path, f"{self.view}. eventcsv replay rebuilds it")
+
+    def _replayed(self, saved: Checkpoint, position: Position) -> Table | None:
+        base = next((backup for backup in self.known if backup.name == saved.base), None)
+        if base is None or position > self.end.position:
+            return None
+        try:
+            return self._compactor.folded_from(base, LogEnd(position, None)).table
+        except (BackupError, InvalidCsv):
+            return None  # found before, among the backups
+
+    def _difference(self, current: bytes, replayed: Table) -> str:
+        """Return, in words, how the CSV differs from a replay."""
+        try:
+            table = self._origins.parse_view(current, replayed.dialect.delimiter)
+        except InvalidCsv as error:
+            return f"and it cannot be read: {error}"
+        if table.names != replayed.names or table.keys().to_list() != replayed.keys().to_list():
+            sizes = [f"{one.rows.height} rows and {len(one.names)} columns" for one in (table, replayed)]
+            return f"{sizes[0]}, a replay has {sizes[1]}, or the same in another order"
+        cells = list(_differing(table, replayed))
+        shown = "; ".join(cells[:_SHOWN_CELLS])
+        return (
+            f"{len(cells)} cells differ: {shown}{' ...' if len(cells) > _SHOWN_CELLS else ''}"
+            if cells
+            else "no cell differs, only how they are written"
+        )
+
+
+def _differing(table: Table, replayed: Table) -> Iterator[str]:
+    keys = table.keys().to_list()
+    for index, name in enumerate(table.names):
+        mine, other = table.texts(index), replayed.texts(index)
+        for row in (mine != other).arg_true():
+            yield f"{keys[row]} {name}: {mine[row]!r}, replayed {other[row]!r}"
+
+
+def verify(compactor: Compactor, *, on_progress: ProgressCallback | None = None) -> VerifyReport:
+    """Check every segment, line, seal and backup, and the CSV against a replay; see `EventCsv.verify`.
+
+    Raises:
+        UnsupportedFormat: The log was made by a newer eventcsv.
+    """
+    clock = time.perf_counter()
+    compactor.load()
+    found = _Verification(compactor, on_progress)
+    for check in (found.check_segments, found.check_lines, found.check_backups, found.check_view):
+        check()
+    return VerifyReport(
+        csv_path=compactor.origins.csv_path,
+        segments=len(found.segments),
+        lines=found.lines,
+        size_bytes=found.size_bytes,
+        backups=len(found.known),
+        view=found.view,
+        findings=tuple(found.findings),
+        torn=tuple(found.torn),
+        duration_s=time.perf_counter() - clock,
+    )

@@ -6,13 +6,14 @@ BIN    := $(VENV)/bin
 CSV    ?= data/input/input.csv
 export CSV
 
-.PHONY: help compact watch test check format bench clean
+.PHONY: help compact watch demo test check format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make compact             fold the event log into $(CSV); the shipped sample when there is none'
 	@echo 'make compact CSV=path    the same for any other CSV'
 	@echo 'make watch CSV=path      the same, again and again, at most a second behind'
+	@echo 'make demo                a run of 446 POs that is killed hard, resumes and finishes'
 	@echo 'make test                run every test'
 	@echo 'make check               lint and types'
 	@echo 'make bench               measure'
@@ -39,6 +40,9 @@ compact: $(VENV)/installed sample
 
 watch: $(VENV)/installed sample
 	@$(BIN)/eventcsv compact --watch "$$CSV"
+
+demo: $(VENV)/installed
+	@$(BIN)/python data/demo.py
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest --numprocesses auto

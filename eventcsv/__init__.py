@@ -6,6 +6,7 @@ side only.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from eventcsv.errors import (
@@ -25,10 +26,17 @@ from eventcsv.facade import EventCsv, emit_result
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
+    from eventcsv.backup import Backup
     from eventcsv.compactor import CompactResult
+    from eventcsv.progress import Progress
+    from eventcsv.prune import PruneResult
+    from eventcsv.run import RunResult
+    from eventcsv.session import Session
+    from eventcsv.verify import VerifyReport
 
 __all__ = [
     "AppendError",
+    "Backup",
     "BackupError",
     "CompactResult",
     "CorruptLog",
@@ -38,18 +46,32 @@ __all__ = [
     "InvalidCsv",
     "InvalidEvent",
     "LockTimeout",
+    "Progress",
+    "PruneResult",
+    "RunResult",
+    "Session",
     "SessionActive",
     "Status",
     "UnsafePath",
     "UnsupportedFormat",
+    "VerifyReport",
     "__version__",
     "emit_result",
 ]
 
+# These load Polars, so only for who asks.
+_OPERATOR_SIDE = {
+    "Backup": "backup",
+    "CompactResult": "compactor",
+    "Progress": "progress",
+    "PruneResult": "prune",
+    "RunResult": "run",
+    "Session": "session",
+    "VerifyReport": "verify",
+}
+
 
 def __getattr__(name: str) -> object:
-    if name == "CompactResult":  # loads Polars, so only for who asks
-        from eventcsv.compactor import CompactResult  # noqa: PLC0415
-
-        return CompactResult
+    if name in _OPERATOR_SIDE:
+        return getattr(import_module(f"eventcsv.{_OPERATOR_SIDE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

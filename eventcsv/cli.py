@@ -6,42 +6,54 @@ fine, and said), 1 failed, 2 used wrongly, 3 finished but damage was found, 4 a 
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
+import importlib
 import json
-import logging
 import os
-import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 import orjson
 import typer
 
+from eventcsv import terminal
 from eventcsv.errors import AppendError, EventCsvError, InvalidEvent, LockTimeout, SessionActive
-from eventcsv.event import DEFAULT_KEY
+from eventcsv.event import DEFAULT_KEY, DONE
 from eventcsv.facade import EventCsv
-from eventcsv.log import Durability  # noqa: TC001  # typer reads the annotations
+from eventcsv.logs import configure_logging
 from eventcsv.masking import escaped, masked
+from eventcsv.options import (
+    BackupName,
+    CsvPath,
+    Done,
+    DurabilityOf,
+    Json,
+    Key,
+    LockTimeoutS,
+    LogFile,
+    LogLevel,
+    Po,
+    on_job,
+)
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterator
 
     from eventcsv.compactor import CompactResult, ProgressCallback
-    from eventcsv.event import Event
+    from eventcsv.progress import Progress
     from eventcsv.scan import Damage
+    from eventcsv.session import Session
 
-_POLL_S: Final = 0.2
-_SHARE_OF_TIME: Final = 0.1
-_SHOWN: Final = 10
+_LOOK_S: Final = 1.0
+_LINE_EVERY_S: Final = 10.0
 
 
 class Exit(IntEnum):
@@ -60,76 +72,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Crash-proof results for long jobs over the rows of a CSV. "
-    "Workers append results to an event log; these commands keep the CSV up to date with it.",
+    "Workers append results to an event log; these commands run the workers and keep the CSV up to date with the log.",
     epilog="Exit codes: 0 fine, 1 failed, 2 used wrongly, 3 finished but damage was found, 4 held by another process.",
 )
-
-CsvPath = Annotated[Path, typer.Argument(metavar="CSV", help="The CSV file.", show_default=False, readable=False)]
-Key = Annotated[str, typer.Option("--key", metavar="COLUMN", help="The column that identifies a row.")]
-BackupDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--backup-dir",
-        metavar="DIR",
-        envvar="EVENTCSV_BACKUP_DIR",
-        help='Where backups go. [default: "backup" beside CSV]',
-    ),
-]
-
-
-def _one_character(text: str | None) -> str | None:
-    """Check --delimiter; a tab is hard to type, so its name and its escape will do."""
-    character = {"tab": "\t", "\\t": "\t"}.get(text or "", text)
-    if character is not None and (len(character) != 1 or not character.isascii() or character in '"\r\n'):
-        raise typer.BadParameter(f"has to be one ASCII character, no quote and no line end, or tab; not {text!r}")
-    return character
-
-
-def _known_encoding(name: str | None) -> str | None:
-    """Check --encoding."""
-    try:
-        codecs.lookup(name or "utf-8")
-    except LookupError:
-        raise typer.BadParameter(f"there is no {name!r}; try cp1252, utf-16, latin-1 or utf-8") from None
-    return name
-
-
-Delimiter = Annotated[
-    str | None,
-    typer.Option(
-        "--delimiter",
-        metavar="CHAR",
-        callback=_one_character,
-        help="The delimiter between cells: one character, or tab. [default: detected from the header]",
-    ),
-]
-Encoding = Annotated[
-    str | None,
-    typer.Option(
-        "--encoding",
-        metavar="NAME",
-        callback=_known_encoding,
-        help="How to read a CSV that is not UTF-8; it is written back as UTF-8 with a BOM.",
-    ),
-]
-Formulas = Annotated[
-    bool,
-    typer.Option(
-        "--guard-formulas/--allow-formulas",
-        help="Put an apostrophe before text of results that a spreadsheet would take for a formula.",
-    ),
-]
-LockTimeoutS = Annotated[
-    float,
-    typer.Option(
-        "--lock-timeout",
-        metavar="SECONDS",
-        envvar="EVENTCSV_LOCK_TIMEOUT_S",
-        min=0.0,
-        help="How long to wait while another process holds the lock.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+backups = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="List, make and restore backups of the CSV.",
+    epilog="A backup is a whole copy of the CSV. `eventcsv run` makes one each time and keeps the newest five.",
+)
+app.add_typer(backups, name="backup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,22 +115,14 @@ def _json(record: dict[str, Any]) -> str:
 
 
 @app.command(epilog="Example: `eventcsv compact data/input/input.csv --watch`")
+@on_job
 def compact(
-    csv: CsvPath,
+    job: EventCsv,
     *,
     watch: Annotated[
         bool,
-        typer.Option(
-            "--watch",
-            help="Keep going until Ctrl-C: fold what workers record within about a second.",
-        ),
+        typer.Option("--watch", help="Keep going until Ctrl-C: fold what workers record within about a second."),
     ] = False,
-    key: Key = DEFAULT_KEY,
-    backup_dir: BackupDir = None,
-    delimiter: Delimiter = None,
-    encoding: Encoding = None,
-    guard_formulas: Formulas = True,
-    lock_timeout_s: LockTimeoutS = 30.0,
     as_json: Json = False,
 ) -> None:
     """Bring the CSV up to date with its event log.
@@ -186,37 +130,23 @@ def compact(
     Only results that are new are folded in. The CSV is replaced in one step: whoever opens it sees the old version or
     the new one. When nothing is new it is not touched. Edits are kept, and so is a copy of the edited version.
     """
-    job = EventCsv(
-        csv,
-        key=key,
-        backup_dir=backup_dir,
-        lock_timeout_s=lock_timeout_s,
-        delimiter=delimiter,
-        encoding=encoding,
-        guard_formulas=guard_formulas,
-    )
     output = _Output(as_json)
     if watch:
-        _watch(job, output)
-    with _progress_bar() as on_progress:
+        _keep_current(job, output)
+    with _folding_bar() as on_progress:
         result = job.compact(on_progress=on_progress)
     _finish(result, output)
 
 
 @app.command(epilog="Example: `eventcsv replay data/input/input.csv --backup input_20251002_124311_8f3a12c4.csv`")
+@on_job
 def replay(
-    csv: CsvPath,
+    job: EventCsv,
     *,
     backup: Annotated[
         str | None,
         typer.Option("--backup", metavar="NAME", help="The backup to start from. [default: the newest valid one]"),
     ] = None,
-    key: Key = DEFAULT_KEY,
-    backup_dir: BackupDir = None,
-    delimiter: Delimiter = None,
-    encoding: Encoding = None,
-    guard_formulas: Formulas = True,
-    lock_timeout_s: LockTimeoutS = 30.0,
     as_json: Json = False,
 ) -> None:
     """Rebuild the CSV from a backup and the event log after it.
@@ -224,169 +154,309 @@ def replay(
     This is the way back from a CSV that was broken, deleted or edited by mistake. When the result differs from what it
     holds now, that is kept as a backup first.
     """
-    job = EventCsv(
-        csv,
-        key=key,
-        backup_dir=backup_dir,
-        lock_timeout_s=lock_timeout_s,
-        delimiter=delimiter,
-        encoding=encoding,
-        guard_formulas=guard_formulas,
-    )
-    with _progress_bar() as on_progress:
+    with _folding_bar() as on_progress:
         result = job.replay(backup=backup, on_progress=on_progress)
     _finish(result, _Output(as_json))
 
 
 def _finish(result: CompactResult, output: _Output, *, damaged: bool = False) -> NoReturn:
-    output.show(_record(result), _report(result))
+    output.show(dataclasses.asdict(result), terminal.compaction_lines(result))
     raise typer.Exit(Exit.DAMAGE if result.damage or damaged else Exit.FINE)
 
 
-def _record(result: CompactResult) -> dict[str, Any]:
-    return dataclasses.asdict(result)
+def _keep_current(job: EventCsv, output: _Output) -> NoReturn:
+    """Compact whenever there is a reason to, until Ctrl-C or SIGTERM."""
+    from eventcsv.refresher import keep_current  # noqa: PLC0415  # the operator side
+    from eventcsv.stopping import stop_signals  # noqa: PLC0415  # the same
 
-
-def _report(result: CompactResult) -> Iterator[str]:
-    """Say what a compaction did, in lines of a label and a text."""
-    state = "was brought up to date" if result.changed else "is up to date and was not touched"
-    yield f"{_near(result.csv_path)} {state}"
-    yield _line("rows", f"{result.rows:,}, by status: {_statuses(result.by_status)}")
-    place = f"the log's end (segment {result.position.segment}, byte {result.position.offset_bytes:,})"
-    yield _line("folded", f"{result.events:,} {_plural('event', result.events)}, up to {place}")
-    if result.rebuilt:
-        yield _line("rebuilt", result.rebuilt)
-    if result.edited:
-        yield _line("edited", "the CSV was edited since the last time; the edits were kept, and a copy as a backup")
-    if result.stale:
-        count = f"{result.stale:,} {_plural('event', result.stale)}"
-        yield _line("", f"{count} that the edited version did not show were folded again: an editor does not reload")
-    if result.added_columns:
-        yield _line("added", f"{_plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
-    yield from _report_log(result)
-    if result.base:
-        yield _line("backup", f"{_near(result.base.path)} ({result.base.reason})")
-    if result.kept:
-        yield _line("backup", f"{_near(result.kept.path)} (the CSV as it was before)")
-    yield _line("took", f"{result.duration_s:.2f} s")
-
-
-def _report_log(result: CompactResult) -> Iterator[str]:
-    """Say what the log holds beside what was folded."""
-    if result.unknown:
-        count = sum(result.unknown.values())
-        keys = _few(list(result.unknown))
-        yield _line("unknown", f"{count:,} {_plural('event', count)} for keys that are in no row: {keys}")
-        yield _line("", "kept in the log, and folded once there is a row. A typo, blanks or lost leading zeros?")
-    if result.late:
-        yield _line("late", f"results recorded before their rows were added: {_few(list(result.late))}")
-    for item in result.torn[:_SHOWN]:
-        yield _line("torn line", str(item))
-    if result.torn:
-        yield _line("", "no result was lost by it: it was never acknowledged. Results to come are appended behind it")
-    for item in result.damage[:_SHOWN]:
-        yield _line("damage", str(item))
-    if len(result.damage) > _SHOWN:
-        yield _line("", f"and {len(result.damage) - _SHOWN:,} more; --json lists all")
-
-
-def _line(label: str, text: str) -> str:
-    return f"  {label:<10} {text}"
-
-
-def _near(path: str) -> str:
-    """Return a path as one would type it here: relative when it lies below the working directory."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
-def _statuses(by_status: dict[str, int]) -> str:
-    return _few([f"{status or '(none yet)'} {count:,}" for status, count in by_status.items()]) or "no rows"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
-
-
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
-
-
-def _watch(job: EventCsv, output: _Output) -> NoReturn:
-    """Compact whenever the log grew or the CSV was edited, until Ctrl-C or SIGTERM.
-
-    What an operator can mend (a CSV saved with broken quoting, a full disk) is said once, and tried again.
-    """
     damaged = False
-    seen: object = None
-    trouble = ""
-    rounds = 0
-    _say(f"watching {_near(job.csv_path)}; Ctrl-C ends it")
-    with _stop_signals() as stop:
-        while not stop.is_set():
-            clock = time.perf_counter()
-            try:
-                state = job.fingerprint()
-                if state != seen or trouble:
-                    result = job.compact()
-                    seen = None if result.changed else state  # look once more after a change of our own
-                    damaged |= bool(result.damage)
-                    if not rounds or _is_news(result):
-                        output.show(_record(result), iter([_summary(result)]))
-                    trouble = ""
-                    rounds += 1
-            except (EventCsvError, OSError) as error:
-                if not rounds:  # it never worked: rather a mistyped path than something that passes
-                    raise
-                if str(error) != trouble:
-                    trouble = str(error)
-                    _say(f"eventcsv: {masked(trouble)}. Watching on")
-            # The first round may have had hours to catch up with, which says nothing about the next.
-            took_s = time.perf_counter() - clock if rounds > 1 else 0.0
-            stop.wait(max(_POLL_S, took_s / _SHARE_OF_TIME - took_s))
+
+    def on_result(result: CompactResult) -> None:
+        nonlocal damaged
+        damaged |= bool(result.damage)
+        if terminal.is_news(result):
+            output.show(dataclasses.asdict(result), iter([terminal.summary(result)]))
+
+    _say(f"watching {terminal.near(job.csv_path)}; Ctrl-C ends it")
+    with stop_signals() as stop:
+        first = job.compact()  # when it does not even work once, that is no trouble that passes
+        damaged = bool(first.damage)
+        output.show(dataclasses.asdict(first), iter([terminal.summary(first)]))
+        keep_current(
+            job,
+            stop,
+            refresh_s=_LOOK_S,
+            on_result=on_result,
+            on_trouble=lambda trouble: _say(f"eventcsv: {masked(trouble)}. Watching on"),
+        )
     _say("stopped; the last state follows")
     _finish(job.compact(), output, damaged=damaged)
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C or SIGTERM sets; the second one strikes as ever."""
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+# --- run ---------------------------------------------------------------------------------------------------------
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        restore()
+@app.command(epilog="Example: `eventcsv run data/input/input.csv jobs:download --workers 4 --timeout 300`")
+@on_job
+def run(
+    job: EventCsv,
+    function: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:FUNCTION",
+            help="What to do with a PO, as `jobs:download` for `def download(key, row)` in jobs.py. It returns a "
+            "mapping from column names to values; STATUS is COMPLETED when it names none.",
+            show_default=False,
+        ),
+    ],
+    *,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="How many worker processes.")] = 1,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", min=0.001, help="How long a PO may take. [default: no limit]"),
+    ] = None,
+    interrupted: Annotated[
+        Literal["retry", "hold"],
+        typer.Option("--interrupted", help="What to do with POs that were in flight when an earlier run died."),
+    ] = "retry",
+    initializer: Annotated[
+        str | None,
+        typer.Option(
+            "--initializer",
+            metavar="MODULE:FUNCTION",
+            help="Called once in each worker, before its first PO; opens a browser, for instance.",
+        ),
+    ] = None,
+    done: Done = list(DONE),  # noqa: B006  # typer copies it
+    session_id: Annotated[
+        str | None, typer.Option("--session", metavar="NAME", help="The session's name. [default: a random one]")
+    ] = None,
+    refresh_s: Annotated[
+        float, typer.Option("--refresh", metavar="SECONDS", min=0.01, help="How far CSV may be behind the log.")
+    ] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Work through the POs that are not done, with worker processes. Run it again to go on after a crash.
 
-    for number in numbers:
-        signal.signal(number, on_signal)
+    Each result is recorded before its worker takes up the next PO. A worker that dies or takes too long costs its own
+    PO only (STATUS=ERROR, with what happened) and is replaced. CSV is current within a second, and a backup of it is
+    made first. Ctrl-C once lets the workers finish what they are on, twice stops now.
+
+    Exit code 0 means that every PO of this run was worked on and none ended in ERROR or FAILED.
+    """
+    with _stdout_for_results():
+        process = _function(function, "MODULE:FUNCTION")
+        opening = _function(initializer, "--initializer") if initializer else None
+        with job.session(session_id=session_id, refresh_s=refresh_s) as session:
+            for line in terminal.session_lines(session.begun, session.backup, session.id):
+                _say(line)
+            with _following(job, session, done):
+                result = session.run(
+                    process,
+                    workers=workers,
+                    timeout_s=timeout_s,
+                    interrupted=interrupted,
+                    initializer=opening,
+                    done=done,
+                )
+    progress = job.progress(done=done)
+    record = {
+        "session": session.id,
+        **dataclasses.asdict(result),
+        "progress": dataclasses.asdict(progress),
+        "backup": session.backup,
+        "damage": session.damage,
+    }
+    _Output(as_json).show(record, terminal.run_lines(result, progress, session.backup))
+    for item in session.damage[: terminal.SHOWN]:
+        _say(f"eventcsv: {job.log_dir}: damaged: {item}")
+    if session.damage:
+        raise typer.Exit(Exit.DAMAGE)
+    raise typer.Exit(Exit.FAILED if result.failed or result.unrecorded or result.stopped else Exit.FINE)
+
+
+def _function(name: str, option: str) -> Callable[..., Any]:
+    """Import what MODULE:FUNCTION names."""
+    module_name, colon, path = name.partition(":")
+    if not colon or not path or not module_name:
+        raise typer.BadParameter(
+            f"has to be a module and a function, as jobs:download, not {name!r}", param_hint=option
+        )
+    if "/" in module_name or module_name.endswith(".py"):
+        better = Path(module_name).stem
+        raise typer.BadParameter(
+            f"{module_name!r} is a file; give the name of the module, {better}:{path}, and run it from its folder",
+            param_hint=option,
+        )
+    sys.path.insert(0, os.getcwd())
     try:
-        yield stop
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise typer.BadParameter(
+                f"there is no module {module_name!r} in {os.getcwd()} or on Python's path", param_hint=option
+            ) from None
+        _fail(f"{module_name}: cannot be imported: {_blame(error)}", Exit.FAILED)
+    except Exception as error:  # noqa: BLE001  # a module may raise anything
+        _fail(f"{module_name}: cannot be imported: {_blame(error)}", Exit.FAILED)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise typer.BadParameter(f"{module_name} has no function {path!r}", param_hint=option)
+    return found  # type: ignore[no-any-return]  # it is callable, which is all that is known of it
+
+
+def _blame(error: Exception) -> str:
+    """Return an error of the caller's code with its place there."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return masked(f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})")
+
+
+@contextmanager
+def _stdout_for_results() -> Iterator[None]:
+    """Send what the caller's code prints, here and in the workers, to standard error."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed
+        yield
+        return
+    try:
+        yield
     finally:
-        restore()
+        with suppress(OSError):
+            sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
-def _is_news(result: CompactResult) -> bool:
-    return bool(result.changed or result.damage or result.unknown or result.edited or result.rebuilt or result.base)
+# --- status, pending, history ------------------------------------------------------------------------------------
 
 
-def _summary(result: CompactResult) -> str:
-    parts = [f"+{result.events:,} {_plural('event', result.events)}"]
-    parts += [f"{len(result.damage)} damaged"] * bool(result.damage)
-    parts += [f"for keys in no row: {_few(list(result.unknown))}"] * bool(result.unknown)
-    parts += ["edits kept"] * result.edited
-    parts += [f"{result.stale:,} folded again, not in the edited version"] * bool(result.stale)
-    parts += [f"rebuilt: {result.rebuilt}"] * bool(result.rebuilt)
-    parts += [f"added {', '.join(result.added_columns)}"] * bool(result.added_columns)
-    return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}  |  {_statuses(result.by_status)}"
+@app.command(epilog="Example: `eventcsv status data/input/input.csv --watch`")
+@on_job
+def status(
+    job: EventCsv,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow a run from another terminal, until Ctrl-C.")] = False,
+    done: Done = list(DONE),  # noqa: B006  # typer copies it
+    as_json: Json = False,
+) -> None:
+    """Show how far the job is: POs done and pending, rate, time left, failures. Writes nothing, disturbs no run."""
+    output = _Output(as_json)
+    progress = job.progress(done=done)
+    if watch:
+        progress = _watch(job, progress, done, output)
+    else:
+        output.show(dataclasses.asdict(progress), terminal.progress_lines(progress))
+    raise typer.Exit(Exit.DAMAGE if progress.damage else Exit.FINE)
 
 
-# --- emit and history --------------------------------------------------------------------------------------------
+def _watch(job: EventCsv, progress: Progress, done: list[str], output: _Output) -> Progress:
+    from eventcsv.stopping import stop_signals  # noqa: PLC0415  # the operator side
+
+    with stop_signals() as stop:
+        if sys.stdout.isatty() and not output.as_json:
+            from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
+
+            with Live(terminal.progress_view(progress), auto_refresh=False) as live:
+                while not stop.wait(_LOOK_S):
+                    with suppress(EventCsvError):  # a CSV in the middle of being saved; the next look will do
+                        progress = job.progress(done=done)
+                    live.update(terminal.progress_view(progress), refresh=True)
+        else:
+            output.show(dataclasses.asdict(progress), iter([terminal.progress_line(progress)]))
+            while not stop.wait(_LOOK_S if output.as_json else _LINE_EVERY_S):
+                with suppress(EventCsvError):
+                    progress = job.progress(done=done)
+                output.show(dataclasses.asdict(progress), iter([terminal.progress_line(progress)]))
+    return progress
+
+
+@contextmanager
+def _following(job: EventCsv, session: Session, done: list[str]) -> Iterator[None]:
+    """Show on standard error how far a run is: live on a terminal, otherwise a line now and then."""
+    ended = threading.Event()
+    follow = _follow_live if sys.stderr.isatty() else _follow_in_lines
+    follower = threading.Thread(target=follow, args=(job, session, done, ended), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+
+
+def _follow_live(job: EventCsv, session: Session, done: list[str], ended: threading.Event) -> None:
+    from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
+    from rich.live import Live  # noqa: PLC0415  # the same
+
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        while not ended.is_set():
+            with suppress(EventCsvError, OSError):  # a CSV in the middle of being saved; the next look will do
+                view = terminal.progress_view(job.progress(done=done), stopping=_is_stopping(session))
+                live.update(view, refresh=True)
+            ended.wait(_LOOK_S)
+
+
+def _follow_in_lines(job: EventCsv, session: Session, done: list[str], ended: threading.Event) -> None:
+    said = False
+    due_s = time.monotonic() + _LINE_EVERY_S
+    while not ended.wait(_LOOK_S):
+        if _is_stopping(session) and not said:
+            said = True
+            _say(terminal.STOPPING)
+        if time.monotonic() > due_s:
+            due_s += _LINE_EVERY_S
+            with suppress(EventCsvError, OSError):
+                _say(terminal.progress_line(job.progress(done=done)))
+
+
+def _is_stopping(session: Session) -> bool:
+    return bool(session.stop and session.stop.is_set())
+
+
+@app.command(epilog="Example: `eventcsv pending data/input/input.csv | xargs -n 1 ./download.sh`")
+@on_job
+def pending(
+    job: EventCsv,
+    *,
+    done: Done = list(DONE),  # noqa: B006  # typer copies it
+    as_json: Json = False,
+) -> None:
+    """List the POs that are not done, one a line, in the order of the CSV. Writes nothing."""
+    keys = job.pending(done=done)
+    _Output(as_json).show({"csv_path": job.csv_path, "pending": keys}, iter(keys))
+
+
+@app.command(epilog="Example: `eventcsv history data/input/input.csv PO15262984`")
+@on_job
+def history(
+    job: EventCsv,
+    po: Po,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON an event, for programs.")] = False,
+) -> None:
+    """Show what the event log says of one PO, from the oldest event to the newest. Writes nothing."""
+    found = 0
+    damage: list[Damage] = []
+    for event in job.history(po, on_damage=damage.append):
+        found += 1
+        _Output(as_json).show(dataclasses.asdict(event), terminal.event_lines(event))
+    damage = [item for item in damage if not item.torn]
+    for item in damage:
+        _say(f"eventcsv: {job.log_dir}: damaged, and perhaps about {po}: {item}")
+    if damage:
+        raise typer.Exit(Exit.DAMAGE)
+    if not found:
+        _fail(
+            f"{terminal.near(job.log_dir)}: no events of {po!r}. If there is such a row, it has no result yet",
+            Exit.FAILED,
+        )
+
+
+# --- emit --------------------------------------------------------------------------------------------------------
 
 
 @app.command(
@@ -394,7 +464,7 @@ def _summary(result: CompactResult) -> str:
 )
 def emit(
     csv: CsvPath,
-    po: Annotated[str, typer.Argument(metavar="KEY", help="The PO, as in the key column.", show_default=False)],
+    po: Po,
     status: Annotated[
         str,
         typer.Argument(
@@ -406,15 +476,9 @@ def emit(
     *,
     assignments: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="COLUMN=TEXT",
-            help="Set another column; can be given several times.",
-        ),
+        typer.Option("--set", metavar="COLUMN=TEXT", help="Set another column; can be given several times."),
     ] = None,
-    durability: Annotated[
-        Durability, typer.Option("--durability", help="What a recorded result survives: a power cut, or a crash only.")
-    ] = "disk",
+    durability: DurabilityOf = "disk",
     key: Key = DEFAULT_KEY,
     lock_timeout_s: LockTimeoutS = 30.0,
     as_json: Json = False,
@@ -443,33 +507,75 @@ def _assigned(assignments: list[str]) -> dict[str, str]:
     return columns
 
 
-@app.command(epilog="Example: `eventcsv history data/input/input.csv PO15262984`")
-def history(
-    csv: CsvPath,
-    po: Annotated[str, typer.Argument(metavar="KEY", help="The PO, as in the key column.", show_default=False)],
+# --- backup, verify, prune ---------------------------------------------------------------------------------------
+
+
+@backups.command("list", epilog="Example: `eventcsv backup list data/input/input.csv`")
+@on_job
+def list_backups(job: EventCsv, *, as_json: Json = False) -> None:
+    """List the backups, the newest first."""
+    known = job.backups()
+    record = {"directory": job.backup_dir, "backups": [dataclasses.asdict(backup) for backup in known]}
+    _Output(as_json).show(record, terminal.backup_lines(known, job.backup_dir))
+
+
+@backups.command(epilog="Example: `eventcsv backup create data/input/input.csv`")
+@on_job
+def create(job: EventCsv, *, as_json: Json = False) -> None:
+    """Bring the CSV up to date and keep a copy of it. One that was made like this is never removed by itself."""
+    made = job.back_up()
+    _Output(as_json).show(dataclasses.asdict(made), iter([f"{terminal.near(made.path)}: {made.record_count:,} rows"]))
+
+
+@backups.command(
+    epilog="Example: `eventcsv backup restore data/input/input.csv input_20251002_124311_8f3a12c4.csv --no-replay`"
+)
+@on_job
+def restore(
+    job: EventCsv,
+    backup: BackupName,
     *,
-    key: Key = DEFAULT_KEY,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON an event, for programs.")] = False,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay/--no-replay",
+            help="Fold the log after the backup onto it. Without, CSV becomes exactly the backup, and what was "
+            "recorded since stays in the log only.",
+        ),
+    ] = True,
+    as_json: Json = False,
 ) -> None:
-    """Show what the event log says of one PO, from the oldest event to the newest. Writes nothing."""
-    job = EventCsv(csv, key=key)
-    found = 0
-    damage: list[Damage] = []
-    for event in job.history(po, on_damage=damage.append):
-        found += 1
-        _Output(as_json).show(dataclasses.asdict(event), _event_lines(event))
-    for item in damage:
-        _say(f"eventcsv: {job.log_dir}: damaged, and perhaps about {po}: {item}")
-    if damage:
-        raise typer.Exit(Exit.DAMAGE)
-    if not found:
-        _fail(f"{_near(job.log_dir)}: no events of {po!r}. If there is such a row, it has no result yet", Exit.FAILED)
+    """Put a backup in the place of CSV. What CSV holds now is kept as a backup first."""
+    _finish(job.restore(backup, replay=replay), _Output(as_json))
 
 
-def _event_lines(event: Event) -> Iterator[str]:
-    yield f"{event.ts}  {event.kind}  {event.id}"
-    for column, text in event.cells.items():
-        yield f"    {column} = {text}"
+@app.command(epilog="Example: `eventcsv verify data/input/input.csv`")
+@on_job
+def verify(job: EventCsv, *, as_json: Json = False) -> None:
+    """Check every segment, line, seal and backup, and CSV against a replay. Writes nothing.
+
+    It goes on after the first finding; exit code 3 says that there were any.
+    """
+    with _folding_bar("checking") as on_progress:
+        report = job.verify(on_progress=on_progress)
+    _Output(as_json).show(dataclasses.asdict(report), terminal.verify_lines(report))
+    raise typer.Exit(Exit.DAMAGE if report.findings else Exit.FINE)
+
+
+@app.command(epilog="Example: `eventcsv prune data/input/input.csv --dry-run`")
+@on_job
+def prune(
+    job: EventCsv,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove the segments of the event log that no kept backup needs.
+
+    The history of POs is shorter afterwards. Nothing else ever removes a part of the log.
+    """
+    result = job.prune(dry_run=dry_run)
+    _Output(as_json).show(dataclasses.asdict(result), terminal.prune_lines(result))
 
 
 # --- around every command ----------------------------------------------------------------------------------------
@@ -479,43 +585,17 @@ def _event_lines(event: Event) -> Iterator[str]:
 def _top(
     *,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            "--log-level", metavar="LEVEL", help="What to log to standard error: debug, info, warning or error."
-        ),
-    ] = "error",
+    log_level: LogLevel = None,
+    log_file: LogFile = None,
 ) -> None:
     if version:
         typer.echo(f"eventcsv {__version__}")
         raise typer.Exit
-    _configure_logging(log_level)
-
-
-def _configure_logging(level: str) -> None:
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise typer.BadParameter(f"has to be debug, info, warning or error, not {level!r}", param_hint="--log-level")
-    logger = logging.getLogger("eventcsv")
-    logger.setLevel(number)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LazyFormatter())
-    logger.handlers = [handler]
-    logger.propagate = False
-
-
-class _LazyFormatter(logging.Formatter):
-    """structlog's formatter: readable on a terminal, JSON elsewhere; imported with the first record."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        import structlog  # noqa: PLC0415  # most commands log nothing
-
-        renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-        return structlog.stdlib.ProcessorFormatter(processor=renderer).format(record)
+    configure_logging(log_level, log_file)
 
 
 @contextmanager
-def _progress_bar() -> Iterator[ProgressCallback | None]:
+def _folding_bar(what: str = "folding") -> Iterator[ProgressCallback | None]:
     """Show a bar on a terminal once the work takes long enough to wonder."""
     if not sys.stderr.isatty():
         yield None
@@ -523,9 +603,9 @@ def _progress_bar() -> Iterator[ProgressCallback | None]:
     from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415  # the same
 
-    columns = (TextColumn("folding"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("folding", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

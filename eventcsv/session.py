@@ -21,7 +21,7 @@ from eventcsv.pool import Pool
 from eventcsv.progress import pending_of
 from eventcsv.refresher import keep_current
 from eventcsv.run import Run, RunResult
-from eventcsv.stopping import stop_signals, terminable
+from eventcsv.stopping import Stop, stop_signals, terminable
 from eventcsv.worker import Work
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Session:
         ended: What the compaction at the end did, or None.
         interrupted: The POs that were in flight when an earlier run died.
         damage: What was found damaged in the log so far.
+        stop: Asks the present run to finish what is in flight and to return; None when none is on.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Session:
         self.interrupted: tuple[InFlight, ...] = ()
         self.damage: list[Damage] = []
         self.ended: CompactResult | None = None
+        self.stop: Stop | None = None
         self._job = job
         self._compactor = compactor
         self._lock = lock
@@ -201,8 +203,12 @@ class Session:
         size = min(workers, max(1, len(run.todo)))
         pool = Pool(work, size, timeout_s, self._writer, run)
         with stop_signals() as stop:
-            if run.todo:
-                pool.run(stop.is_set)
+            self.stop = stop
+            try:
+                if run.todo:
+                    pool.run(stop.is_set)
+            finally:
+                self.stop = None
         return run.result(stopped=stop.reason or None, duration_s=time.perf_counter() - clock)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventcsv.errors import AppendError, InvalidEvent
 from eventcsv.event import COLUMNS, Status, column_id
-from eventcsv.masking import escaped
+from eventcsv.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,5 +245,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _clean(text: str) -> str:
-    line = escaped(" ".join(text.split()))
+    """Return a text as one line without secrets, and not too long."""
+    line = masked(" ".join(text.split()))  # nobody has looked at it before it goes into the CSV
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 3]}..."

@@ -1,0 +1,325 @@
+"""What the commands say: results as lines of a label and a text, and the live view of a run. Prints nothing itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from eventcsv.event import Status
+from eventcsv.masking import escaped, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from eventcsv.backup import Backup
+    from eventcsv.compactor import CompactResult
+    from eventcsv.event import Event, InFlight
+    from eventcsv.progress import Failure, Progress
+    from eventcsv.prune import PruneResult
+    from eventcsv.run import RunResult
+    from eventcsv.scan import Damage
+    from eventcsv.verify import VerifyReport
+
+SHOWN: Final = 10
+STOPPING: Final = "stopping once what is in flight is finished; Ctrl-C again stops now"
+_SHOWN_IN_VIEW: Final = 5
+_MEGABYTE: Final = 1_000_000
+_KILOBYTE: Final = 1_000
+_WIDEST_MESSAGE: Final = 160
+
+
+# --- a compaction ------------------------------------------------------------------------------------------------
+
+
+def compaction_lines(result: CompactResult) -> Iterator[str]:
+    """Say what a compaction did, in lines of a label and a text."""
+    state = "was brought up to date" if result.changed else "is up to date and was not touched"
+    yield f"{near(result.csv_path)} {state}"
+    yield _line("rows", f"{result.rows:,}, by status: {_statuses(result.by_status)}")
+    place = f"the log's end (segment {result.position.segment}, byte {result.position.offset_bytes:,})"
+    yield _line("folded", f"{result.events:,} {_plural('event', result.events)}, up to {place}")
+    if result.rebuilt:
+        yield _line("rebuilt", result.rebuilt)
+    if result.edited:
+        yield _line("edited", "the CSV was edited since the last time; the edits were kept, and a copy as a backup")
+    if result.stale:
+        count = f"{result.stale:,} {_plural('event', result.stale)}"
+        yield _line("", f"{count} that the edited version did not show were folded again: an editor does not reload")
+    if result.added_columns:
+        yield _line("added", f"{_plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
+    yield from _log_lines(result)
+    if result.base:
+        yield _line("backup", f"{near(result.base.path)} ({result.base.reason})")
+    if result.kept:
+        yield _line("backup", f"{near(result.kept.path)} (the CSV as it was before)")
+    yield _line("took", f"{result.duration_s:.2f} s")
+
+
+def _log_lines(result: CompactResult) -> Iterator[str]:
+    """Say what the log holds beside what was folded."""
+    if result.unknown:
+        count = sum(result.unknown.values())
+        keys = _few(list(result.unknown))
+        yield _line("unknown", f"{count:,} {_plural('event', count)} for keys that are in no row: {keys}")
+        yield _line("", "kept in the log, and folded once there is a row. A typo, blanks or lost leading zeros?")
+    if result.late:
+        yield _line("late", f"results recorded before their rows were added: {_few(list(result.late))}")
+    yield from _findings(result.torn, result.damage)
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<10} {text}"
+
+
+def near(path: str) -> str:
+    """Return a path as one would type it here: relative when it lies below the working directory."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def _statuses(by_status: dict[str, int]) -> str:
+    return _few([f"{status or '(none yet)'} {count:,}" for status, count in by_status.items()]) or "no rows"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def is_news(result: CompactResult) -> bool:
+    """Tell whether a compaction did anything worth a line."""
+    return bool(result.changed or result.damage or result.unknown or result.edited or result.rebuilt or result.base)
+
+
+def summary(result: CompactResult) -> str:
+    """Say what a compaction did in one line."""
+    parts = [f"+{result.events:,} {_plural('event', result.events)}"]
+    parts += [f"{len(result.damage)} damaged"] * bool(result.damage)
+    parts += [f"for keys in no row: {_few(list(result.unknown))}"] * bool(result.unknown)
+    parts += ["edits kept"] * result.edited
+    parts += [f"{result.stale:,} folded again, not in the edited version"] * bool(result.stale)
+    parts += [f"rebuilt: {result.rebuilt}"] * bool(result.rebuilt)
+    parts += [f"added {', '.join(result.added_columns)}"] * bool(result.added_columns)
+    return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}  |  {_statuses(result.by_status)}"
+
+
+def event_lines(event: Event) -> Iterator[str]:
+    """Show one event of a PO's history."""
+    yield f"{event.ts}  {event.kind}  {event.id}"
+    for column, text in event.cells.items():
+        yield f"    {column} = {text}"
+
+
+# --- progress ----------------------------------------------------------------------------------------------------
+
+
+def progress_lines(progress: Progress) -> Iterator[str]:
+    """Say how far a job is."""
+    yield f"{near(progress.csv_path)}: {_done(progress)}, {progress.pending:,} pending"
+    yield _line("by status", _statuses(progress.by_status))
+    yield _line("rate", _rate(progress))
+    yield _line("session", _session(progress))
+    if progress.in_flight:
+        yield _line("in flight", _flights(progress, SHOWN))
+    if progress.failures:
+        yield _line("failed", f"{len(progress.failures):,}, the latest last:")
+        for failure in progress.failures[-SHOWN:]:
+            yield _line("", _failure(failure))
+    if progress.behind:
+        results = f"{progress.behind:,} {_plural('result', progress.behind)}"
+        yield _line("CSV", f"{results} behind the log; eventcsv compact brings it up to date")
+    if progress.unknown:
+        yield _line("unknown", f"{progress.unknown:,} {_plural('key', progress.unknown)} with results and no row")
+    yield from _findings(progress.torn, progress.damage)
+
+
+def _findings(torn: Sequence[Damage], damage: Sequence[Damage]) -> Iterator[str]:
+    for item in torn[:SHOWN]:
+        yield _line("torn line", str(item))
+    if torn:
+        yield _line("", "no result was lost by it: it was never acknowledged. Results to come are appended behind it")
+    for item in damage[:SHOWN]:
+        yield _line("damage", str(item))
+    if len(damage) > SHOWN:
+        yield _line("", f"and {len(damage) - SHOWN:,} more; --json lists all")
+
+
+def progress_line(progress: Progress) -> str:
+    """Say how far a job is in one line, for logs."""
+    parts = [_done(progress), _rate(progress)]
+    parts += [f"{len(progress.failures):,} failed"] * bool(progress.failures)
+    parts += [f"{len(progress.damage):,} damaged"] * bool(progress.damage)
+    return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}"
+
+
+def _done(progress: Progress) -> str:
+    share = f" ({progress.done / progress.total:.0%})" if progress.total else ""
+    return f"{progress.done:,} of {progress.total:,} {_plural('PO', progress.total)} done{share}"
+
+
+def _rate(progress: Progress) -> str:
+    if not progress.rate_per_min:
+        return "no results in the last minute"
+    rate = f"{progress.rate_per_min:,.0f} a minute"
+    moves = progress.session and progress.pending and progress.eta_s is not None
+    return f"{rate}, about {_time(progress.eta_s or 0.0)} left" if moves else rate
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _session(progress: Progress) -> str:
+    holder = progress.session
+    return f"{holder.session}, process {holder.pid}, since {holder.since}" if holder else "none is at work"
+
+
+def _flights(progress: Progress, shown: int) -> str:
+    now = datetime.now(UTC)
+    flights = [f"{item.key} ({_since(item, now)})" for item in progress.in_flight]
+    what = "" if progress.session else "when the last run died: "
+    return what + ", ".join(flights[:shown]) + (f" and {len(flights) - shown:,} more" if len(flights) > shown else "")
+
+
+def _since(item: InFlight, now: datetime) -> str:
+    try:
+        age_s = (now - datetime.fromisoformat(item.ts)).total_seconds()
+    except (ValueError, TypeError):
+        return item.ts
+    return f"for {_time(max(0.0, age_s))}"
+
+
+def _failure(failure: Failure) -> str:
+    return f"{failure.key}: {failure.status or '(none yet)'}  {_message(failure.message)}"
+
+
+def _message(text: str) -> str:
+    shown = masked(text)
+    return shown if len(shown) <= _WIDEST_MESSAGE else f"{shown[: _WIDEST_MESSAGE - 3]}..."
+
+
+def progress_view(progress: Progress, *, stopping: bool = False) -> RenderableType:
+    """Draw how far a job is, for a terminal that is drawn anew again and again."""
+    from rich.console import Group  # noqa: PLC0415  # only a terminal needs it
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415  # the same
+    from rich.table import Table  # noqa: PLC0415  # the same
+    from rich.text import Text  # noqa: PLC0415  # the same
+
+    def row(label: str, text: str, style: str = "") -> None:
+        grid.add_row(Text(label, style="dim"), Text(escaped(text), style=style, no_wrap=True, overflow="ellipsis"))
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(width=9)
+    grid.add_column(ratio=1)
+    row("by status", _statuses(progress.by_status))
+    row("rate", _rate(progress))
+    if progress.in_flight:
+        row("in flight", _flights(progress, _SHOWN_IN_VIEW))
+    for failure in progress.failures[-_SHOWN_IN_VIEW:]:
+        row("failed", _failure(failure), "yellow")
+    for item in progress.damage[:_SHOWN_IN_VIEW]:
+        row("damage", str(item), "red")
+    if stopping:
+        row("", STOPPING, "bold")
+    head = Table.grid(padding=(0, 2), expand=True)
+    head.add_column(no_wrap=True)
+    head.add_column(ratio=1)
+    bar = ProgressBar(total=max(1, progress.total), completed=progress.done)
+    head.add_row(Text(escaped(_done(progress)), style="bold"), bar)
+    return Group(Text(escaped(near(progress.csv_path)), style="dim", no_wrap=True, overflow="ellipsis"), head, grid)
+
+
+# --- a run, backups, verify, prune -------------------------------------------------------------------------------
+
+
+def session_lines(begun: CompactResult, backup: Backup, session: str) -> Iterator[str]:
+    """Say how a session began."""
+    yield f"session {session}: the CSV as it is now was kept as {near(backup.path)}"
+    if begun.events:
+        yield f"  {begun.events:,} {_plural('event', begun.events)} that an earlier run had left in the log came first"
+    yield from _findings(begun.torn, begun.damage)
+
+
+def run_lines(result: RunResult, progress: Progress, backup: Backup) -> Iterator[str]:
+    """Say what a run did."""
+    yield f"{near(progress.csv_path)}: {_done(progress)}, {progress.pending:,} pending"
+    counts = f": {_statuses(result.by_status)}" if result.processed else ""
+    yield _line("processed", f"{result.processed:,} in {_time(result.duration_s)}{counts}")
+    yield _line("by status", _statuses(progress.by_status))
+    again = [key for key in result.interrupted if key not in result.held]
+    if again:
+        yield _line("retried", f"{len(again):,} in flight when the last run died: {_few(again)}")
+    if result.held:
+        yield _line("held", f"{len(result.held):,} in flight when the last run died: {_few(list(result.held))}")
+        yield _line("", "see whether their work was done, and set STATUS; or run with --interrupted retry")
+    if result.lost_workers:
+        yield _line(
+            "lost", f"{result.lost_workers:,} {_plural('worker', result.lost_workers)}, each with its own PO only"
+        )
+    for outcome in result.failed[:SHOWN]:
+        yield _line("failed", f"{outcome.key}: {outcome.status}  {_message(outcome.message)}")
+    if len(result.failed) > SHOWN:
+        yield _line("", f"and {len(result.failed) - SHOWN:,} more; eventcsv status shows the latest, --json all")
+    for outcome in result.unrecorded:
+        yield _line("unrecorded", f"{outcome.key}: {masked(outcome.message)}")
+    if Status.NO_ATTACHMENTS in result.by_status and progress.pending >= result.by_status[Status.NO_ATTACHMENTS]:
+        yield _line("pending", "NO_ATTACHMENTS counts as pending: the next run does it again, unless both words are")
+        yield _line("", "named as done: --done COMPLETED --done NO_ATTACHMENTS")
+    if result.stopped:
+        yield _line("stopped", f"by {result.stopped}; run it again to go on")
+    yield _line("backup", f"{near(backup.path)} (the CSV as the run found it)")
+
+
+def backup_lines(backups: list[Backup], directory: str) -> Iterator[str]:
+    """List backups."""
+    if not backups:
+        yield f"{near(directory)}: no backups yet"
+    for backup in backups:
+        base = "" if backup.position else ", its place in the log is not known"
+        yield f"{backup.name}  {backup.record_count:,} rows, {_size(backup.file_size_bytes)}  {backup.reason}{base}"
+
+
+def verify_lines(report: VerifyReport) -> Iterator[str]:
+    """Say what was checked, and what was found."""
+    count = len(report.findings)
+    state = f"{count:,} {_plural('finding', count)}" if count else "nothing is wrong"
+    yield f"{near(report.csv_path)}: {state}"
+    segments = f"{report.segments:,} {_plural('segment', report.segments)}"
+    yield _line("log", f"{segments}, {report.lines:,} {_plural('line', report.lines)}, {_size(report.size_bytes)}")
+    yield _line("backups", f"{report.backups:,}")
+    yield _line("CSV", report.view)
+    yield from _findings(report.torn, ())
+    for finding in report.findings:
+        yield _line("finding", f"{near(finding.place)}: {finding.problem}")
+    yield _line("took", f"{report.duration_s:.2f} s")
+
+
+def prune_lines(result: PruneResult) -> Iterator[str]:
+    """Say what was pruned, or would be."""
+    count = len(result.removed)
+    verb = "would be removed" if result.dry_run else "removed"
+    if not count:
+        yield f"{near(result.log)}: every segment is needed, nothing {verb}"
+    else:
+        yield f"{near(result.log)}: {count:,} {_plural('segment', count)}, {_size(result.size_bytes)}, {verb}"
+        yield _line("segments", _few(list(result.removed)))
+    if result.needed_by:
+        yield _line("kept", f"{result.kept:,}, from where {result.needed_by.name} goes on")
+    else:
+        yield _line("kept", f"{result.kept:,}, as there is no backup yet that a replay could start from")
+    if count and result.unknown:
+        keys = f"{result.unknown:,} {_plural('key', result.unknown)} with results and no row"
+        yield _line("unknown", f"{keys}: what is removed of them does not come back when rows are added")
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes >= _MEGABYTE:
+        return f"{size_bytes / _MEGABYTE:,.1f} MB"
+    return f"{size_bytes / _KILOBYTE:,.1f} kB" if size_bytes >= _KILOBYTE else f"{size_bytes} bytes"

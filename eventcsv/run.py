@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
@@ -12,16 +12,27 @@ from eventcsv import masking
 from eventcsv.errors import AppendError, EventCsvError
 from eventcsv.event import COLUMNS, FAILED, Kind, Status
 from eventcsv.progress import work_of
-from eventcsv.worker import Outcome, Task
+from eventcsv.worker import Outcome, Recorder, Task
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from eventcsv.compactor import Compactor
-    from eventcsv.event import InFlight
-    from eventcsv.facade import EventCsv
+    from eventcsv.event import Event, InFlight
     from eventcsv.scan import Position
+
+
+class Job(Recorder, Protocol):
+    """What a session needs of an `EventCsv`."""
+
+    csv_path: str
+
+    def new_segment(self) -> Position:
+        """Begin a new segment of the log; return where it begins."""
+
+    def history(self, key: str, *, since: Position | None = None) -> Iterator[Event]:
+        """Yield the events of a PO, in the order of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ class Run:
 
     def __init__(
         self,
-        job: EventCsv,
+        job: Job,
         compactor: Compactor,
         start: Position,
         view_changed: threading.Event,

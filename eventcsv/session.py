@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from eventcsv.backup import Backup
     from eventcsv.compactor import Compactor, CompactResult
     from eventcsv.event import InFlight
-    from eventcsv.facade import EventCsv
+    from eventcsv.run import Job
     from eventcsv.scan import Damage
     from eventcsv.session_lock import SessionLock
     from eventcsv.worker import Initializer, Process
@@ -61,7 +61,7 @@ class Session:
 
     def __init__(
         self,
-        job: EventCsv,
+        job: Job,
         compactor: Compactor,
         lock: SessionLock,
         *,

@@ -160,7 +160,7 @@ def progress_line(progress: Progress) -> str:
 
 
 def _done(progress: Progress) -> str:
-    share = f" ({progress.done / progress.total:.0%})" if progress.total else ""
+    share = f" ({100 * progress.done // progress.total} %)" if progress.total else ""  # 100 % is for all of them
     return f"{progress.done:,} of {progress.total:,} {_plural('PO', progress.total)} done{share}"
 
 

@@ -9,8 +9,9 @@ import signal
 import threading
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from eventcsv.errors import AppendError, InvalidEvent
 from eventcsv.event import COLUMNS, Status, column_id
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from eventcsv.event import Event
-    from eventcsv.facade import EventCsv
 
     Row = dict[str, str]
     Process = Callable[[str, Row], Mapping[str, object] | None]
@@ -32,6 +32,26 @@ _LOOK_S: Final = 0.2
 _LONGEST_MESSAGE: Final = 1_000
 _STATUS: Final = column_id(COLUMNS["status"])
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
+
+
+class Recorder(Protocol):
+    """Where results are recorded: an `EventCsv`, of which a worker needs no more than this."""
+
+    def record_as(self, writer: str) -> None:
+        """Begin the ids of events to come with `writer`."""
+
+    def emit_started(self, key: str) -> Event:
+        """Record that a PO is taken up."""
+
+    def emit_result(
+        self,
+        key: str,
+        status: str,
+        *,
+        error_message: str | None = None,
+        columns: Mapping[str, object] | None = None,
+    ) -> Event:
+        """Record the result of a PO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +130,7 @@ class Work:
         initializer: Called once, before the first PO.
     """
 
-    job: EventCsv
+    job: Recorder
     process: Process
     initializer: Initializer | None
 
@@ -143,16 +163,13 @@ def serve(work: Work, writer: str, connection: Connection, lifeline: Connection)
     except Exception as error:  # noqa: BLE001  # whatever it is, the session has to know
         send(Broken(_one_line(error)))
         return
-    send(Ready())
-    while not leaving.is_set():
-        try:
-            if not connection.poll(_LOOK_S):
-                continue
-            task: Task = connection.recv()
-        except EOFError:
-            return
-        send(Taken())
-        send(work_on(task, work))
+    with suppress(EOFError, ConnectionError):  # the session has ended, or has died
+        send(Ready())
+        while not leaving.is_set():
+            if connection.poll(_LOOK_S):
+                task: Task = connection.recv()
+                send(Taken())
+                send(work_on(task, work))
 
 
 def _detach(connection: Connection, lifeline: Connection) -> threading.Event:
@@ -209,7 +226,7 @@ def work_on(task: Task, work: Work) -> Outcome:
     return Outcome(task.key, event.cells[COLUMNS["status"]], _text_of(event.cells), details)
 
 
-def _record(job: EventCsv, key: str, cells: dict[str, object]) -> Event:
+def _record(job: Recorder, key: str, cells: dict[str, object]) -> Event:
     status = cells.pop(COLUMNS["status"])
     try:
         return job.emit_result(key, status, columns=cells)  # type: ignore[arg-type]  # it is checked there

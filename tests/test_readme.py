@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import shutil
@@ -23,7 +21,11 @@ MADE: Final = re.compile(r"^(?:\.venv/|python3 |touch |mkdir |cp ).*\n", re.MULT
 VOLATILE: Final = (
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
     (r"_\d{8}_\d{6}_[0-9a-f]{8}\.csv", "_<backup>.csv"),
-    (r"[0-9a-f]{12}-00-\d+", "<id>"),
+    (r"[0-9a-f]{8,12}-\d\d-\d+", "<id>"),
+    (r"session [0-9a-f]{8}", "session <id>"),
+    (r"[\d.,]+ kB", "<size>"),
+    (r"[\d,]+ a minute", "<rate>"),
+    (r" in \d+:\d\d:\d\d", " in <time>"),
     (r"took       \d+\.\d\d s", "took <seconds>"),
 )
 
@@ -35,9 +37,16 @@ def settled(text: str) -> str:
     return text
 
 
+def rough(text: str) -> str:
+    """Return the story of the demo without what depends on the moment of the kill: numbers, and lines that may lack."""
+    moment = re.compile(r"  (?:CSV  .* behind|in flight|retried|torn line|  +no result|[\d,]+ events that).*\n")
+    numberless = re.sub(r"[\d,.:]*\d", "<n>", settled(moment.sub("", text)))
+    return re.sub(r"^(.* (?:PO<n>: ERROR|session) .*\n)+", "<lines>\n", numberless, flags=re.MULTILINE)
+
+
 def commands_of(block: str) -> list[tuple[str, str]]:
     """Return the commands of a console block, each with the output shown below it."""
-    parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^\$ ((?!eventcsv).*)\n", block, flags=re.MULTILINE)[1:]  # the demo prints some of its own
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
@@ -56,20 +65,22 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.
     ran = []
     for language, block in BLOCKS:
         for command, shown in commands_of(block) if language == "console" else []:
-            if command == "make test":  # this is that
+            if command == "make test" or (command == "make demo" and not shown):  # this is that; below it is shown
                 continue
             done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
-            assert done.returncode in {0, 3}, done.stderr
+            assert done.returncode in {0, 1, 3}, done.stderr
             if shown:
-                assert settled(shown) == settled(MADE.sub("", done.stdout))
+                like = rough if command == "make demo" else settled
+                assert like(shown) == like(MADE.sub("", done.stdout))
             elif command == "make compact":
                 shutil.rmtree(place / "data/input")  # the README shows below what it printed
             ran.append(command)
-        if language == "python":
-            out = io.StringIO()
-            with contextlib.redirect_stdout(out):
-                exec(compile(block, "README.md", "exec"), {})
-            printed = out.getvalue()
+        if language == "python" and (name := re.match(r"# (\w+\.py)\n", block)):
+            (place / name[1]).write_text(block)
+        elif language == "python":
+            (place / "example.py").write_text(block)
+            script = [str(place / ".venv/bin/python"), "example.py"]
+            printed = subprocess.run(script, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
         if language == "output":
             assert block == printed
     assert len(ran) > 6

@@ -247,7 +247,11 @@ def run(
     with _stdout_for_results():
         process = _function(function, "MODULE:FUNCTION")
         opening = _function(initializer, "--initializer") if initializer else None
-        with job.session(session_id=session_id, refresh_s=refresh_s) as session:
+        try:
+            session = job.session(session_id=session_id, refresh_s=refresh_s)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        with session:
             for line in terminal.session_lines(session.begun, session.backup, session.id):
                 _say(line)
             with _following(job, session, done):

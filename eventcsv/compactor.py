@@ -162,6 +162,7 @@ class Compactor:
             LockTimeout: Another process compacts.
             OSError: The disk said no; the CSV is the old one.
         """
+        self.check()
         result = self._exclusively(self.origins.of_compaction)
         if result.base:
             self._backups.retain(self.origins.identity())
@@ -188,6 +189,7 @@ class Compactor:
             origin = self.origins.of_compaction(end)
             return replace(origin, since=origin.position, crc=0, new_base=reason, session=session)
 
+        self.check()
         with self._mutex:
             before = self._exclusively(self.origins.of_compaction) if self._log.segments() else None
             result = self._exclusively(as_base)
@@ -223,6 +225,14 @@ class Compactor:
     def backups(self) -> list[Backup]:
         """Return the backups, the newest first."""
         return self._backups.all()
+
+    def find(self, backup: str) -> Backup:
+        """Return the backup of this name.
+
+        Raises:
+            BackupError: There is none.
+        """
+        return self._backups.find(backup)
 
     def begin(self, session: str) -> CompactResult:
         """Bring the CSV up to date and keep a copy of it for a session that begins; old copies go."""
@@ -311,6 +321,7 @@ class Compactor:
             LockTimeout: Another process compacts.
             OSError: The disk said no; the CSV is the old one.
         """
+        self.check()
         if backup is None:
             return self._exclusively(self.origins.of_replay)
         self._backups.find(backup)  # an unknown one is refused before anything is made
@@ -318,7 +329,7 @@ class Compactor:
 
     def _exclusively(self, starting_point: Callable[[LogEnd], Origin]) -> CompactResult:
         clock = time.perf_counter()
-        self.check()
+        self._check_writable()
         self._log.make()
         self._log.check_key_column()
         with self._mutex, self._storage.locked(self._lock_path, self._log.lock_timeout_s):

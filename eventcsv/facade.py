@@ -359,8 +359,15 @@ class EventCsv:
         return self._log.new_segment()
 
     def backups(self) -> list[Backup]:
-        """Return the backups, the newest first, without those whose metadata is damaged."""
-        return self._compactor.backups()
+        """Return the backups, the newest first, without those whose metadata is damaged.
+
+        Raises:
+            InvalidCsv: There is neither such a CSV, nor a log of it, nor a backup.
+        """
+        known = self._compactor.backups()
+        if not known:
+            self._check_csv_exists()
+        return known
 
     def back_up(self) -> Backup:
         """Bring the CSV up to date and keep a copy of it, which is never removed automatically.
@@ -392,6 +399,7 @@ class EventCsv:
             LockTimeout: Another process compacts.
             OSError: The disk said no; the CSV is the old one.
         """
+        self._compactor.find(backup)  # before the lock makes a folder beside a mistyped path
         with self._session_lock.held("restore"):
             return self._compactor.restore(backup, replay=replay)
 

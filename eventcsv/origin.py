@@ -284,6 +284,11 @@ class Origins:
     def of_replay_from(self, name: str, end: LogEnd) -> Origin:
         """Start from the backup that was asked for; unless it is the newest base, it becomes that for later replays."""
         backup = self.backups.find(name)
+        if backup.log not in {self.identity(), None}:
+            raise BackupError(
+                f"{backup.path}: is of another log, so nothing here can be folded onto it; "
+                "it can be restored as it is (backup restore --no-replay)"
+            )
         origin = self.from_backup(backup, self.current(), end, "asked for")
         return origin if backup == self._newest_base() else replace(origin, new_base=f"replayed from {backup.name}")
 
@@ -309,7 +314,8 @@ class Origins:
     def from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> Origin:
         if base.position is None:
             raise BackupError(
-                f"{base.path}: keeps a CSV whose place in the log is not known; it can be restored, not replayed"
+                f"{base.path}: keeps a CSV whose place in the log is not known; "
+                "it can be restored as it is (backup restore --no-replay), not replayed"
             )
         if base.position > end.position:
             raise BackupError(f"{base.path}: belongs to a place that the log does not reach")

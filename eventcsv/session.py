@@ -7,6 +7,7 @@ it ends. `Session.run` works through the pending POs with worker processes.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import threading
@@ -187,7 +188,7 @@ class Session:
 
         Raises:
             ValueError: An argument makes no sense.
-            EventCsvError: No worker could be started, or `process` cannot be given to one.
+            EventCsvError: No worker could be started, or `process` cannot be given to one or called.
             InvalidCsv: The CSV cannot be read.
         """
         if workers < 1:
@@ -198,6 +199,7 @@ class Session:
             raise ValueError(f'interrupted: has to be "retry" or "hold", not {interrupted!r}')
         clock = time.perf_counter()
         work = Work(self._job, process, initializer)
+        _check_callable(work)
         _check_importable(work)
         run = Run(self._job, self._compactor, self._start, self._view_changed, done, hold=interrupted == "hold")
         size = min(workers, max(1, len(run.todo)))
@@ -210,6 +212,18 @@ class Session:
             finally:
                 self.stop = None
         return run.result(stopped=stop.reason or None, duration_s=time.perf_counter() - clock)
+
+
+def _check_callable(work: Work) -> None:
+    """Refuse early what no worker could call."""
+    try:
+        signature = inspect.signature(work.process)
+    except ValueError:  # a function of C that does not tell
+        return
+    try:
+        signature.bind("", {})
+    except TypeError as error:
+        raise EventCsvError(f"process: is called with a PO and its row, and does not take them: {error}") from None
 
 
 def _check_importable(work: Work) -> None:

@@ -254,15 +254,18 @@ def run(
         with session:
             for line in terminal.session_lines(session.begun, session.backup, session.id):
                 _say(line)
-            with _following(job, session, done):
-                result = session.run(
-                    process,
-                    workers=workers,
-                    timeout_s=timeout_s,
-                    interrupted=interrupted,
-                    initializer=opening,
-                    done=done,
-                )
+            try:
+                with _following(job, session, done):
+                    result = session.run(
+                        process,
+                        workers=workers,
+                        timeout_s=timeout_s,
+                        interrupted=interrupted,
+                        initializer=opening,
+                        done=done,
+                    )
+            except KeyboardInterrupt:
+                _fail("stopped at once: what was in flight stays pending; run it again to go on", Exit.FAILED)
     progress = job.progress(done=done)
     record = {
         "session": session.id,

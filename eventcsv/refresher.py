@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from eventcsv.errors import EventCsvError
-
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
@@ -58,7 +56,7 @@ def keep_current(
                 seen = None if result.changed else state  # look once more after a change of our own
                 trouble = ""
                 on_result(result)
-        except (EventCsvError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not end this in silence
             if str(error) != trouble:
                 trouble = str(error)
                 on_trouble(trouble)

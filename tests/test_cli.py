@@ -127,10 +127,16 @@ def test_a_terminal_gets_a_bar_and_is_left_as_it_was(job: EventCsv, csv_path: Pa
     assert b"COMPLETED 1" in out
 
 
-@pytest.mark.parametrize("command", ["", "compact", "replay", "emit", "history"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("", "compact", "emit", "history", "pending", "prune", "replay", "run", "status", "verify"),
+        *("backup create", "backup list", "backup restore"),
+    ],
+)
 def test_every_help_teaches(command: str) -> None:
     """Each --help has its usage, what it does, and an example that could be typed."""
-    done = run(*([command] if command else []), "--help", env=os.environ | {"NO_COLOR": "1", "COLUMNS": "100"})
+    done = run(*command.split(), "--help", env=os.environ | {"NO_COLOR": "1", "COLUMNS": "100"})
     assert 0 == done.returncode
     assert "Usage:" in done.stdout
     assert "Example: eventcsv" in done.stdout or not command

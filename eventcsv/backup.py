@@ -51,6 +51,8 @@ class Backup:
             something safe.
         unknown: Keys of results before `position` that were in no row; see `View.unknown`.
         in_flight: What was in flight at `position`.
+        beginning: What the log holds before this does not count any more, since a restore without the log dismissed
+            it; None when everything counts.
         delimiter: How to read it when the CSV's delimiter had to be named; None when it shows.
         encoding: How to read it when the CSV's encoding had to be named; None for UTF-8.
     """
@@ -67,6 +69,7 @@ class Backup:
     position: Position | None
     unknown: tuple[str, ...] = ()
     in_flight: tuple[InFlight, ...] = ()
+    beginning: Position | None = None
     delimiter: str | None = None
     encoding: str | None = None
 
@@ -104,6 +107,7 @@ class BackupStore:
         session: str | None = None,
         unknown: tuple[str, ...] = (),
         in_flight: tuple[InFlight, ...] = (),
+        beginning: Position | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
     ) -> Backup:
@@ -118,6 +122,7 @@ class BackupStore:
             session: What its name ends in; by default something random.
             unknown: Keys of results before that which were in no row.
             in_flight: What was in flight there.
+            beginning: What the log holds before this does not count any more.
             delimiter: The delimiter that had to be named to read it.
             encoding: The encoding that had to be named to read it.
 
@@ -126,7 +131,8 @@ class BackupStore:
             OSError: The disk said no.
         """
         self._storage.make_directory(self.directory)
-        self._clear_unfinished()
+        with suppress(OSError):  # what cannot go now goes another time
+            self._clear_unfinished()
         now = datetime.now(UTC)
         session, base = self._free_name(now, session)
         backup = Backup(
@@ -142,6 +148,7 @@ class BackupStore:
             position=position,
             unknown=unknown,
             in_flight=in_flight,
+            beginning=beginning,
             delimiter=delimiter,
             encoding=encoding,
         )
@@ -175,7 +182,7 @@ class BackupStore:
         others = max(floor, self._floor(backup for backup in known if backup.reason != SESSION))
         removed = [backup for backup in known if backup.number < (floor if backup.reason == SESSION else others)]
         for backup in removed:
-            self._remove(backup)
+            self.remove(backup)
         return removed
 
     def _floor(self, newest_first: Iterable[Backup]) -> int:
@@ -189,7 +196,8 @@ class BackupStore:
                 return backup.number
         return 0
 
-    def _remove(self, backup: Backup) -> None:
+    def remove(self, backup: Backup) -> None:
+        """Remove a backup."""
         # Marked as unfinished first, so that a kill in between leaves nothing that nobody clears away.
         base = os.path.splitext(backup.path)[0]
         self._storage.replace(f"{base}.json", f"{base}{self._unfinished}")
@@ -239,7 +247,8 @@ class BackupStore:
 
     def damaged_metadata(self) -> list[str]:
         """Return the paths of metadata that cannot be believed."""
-        return [os.path.join(self.directory, name) for name in self._metadata_names() if self._load(name) is None]
+        paths = [os.path.join(self.directory, name) for name in self._metadata_names() if self._load(name) is None]
+        return [path for path in paths if self._storage.exists(path)]  # others were removed between two looks
 
     def find(self, name: str) -> Backup:
         """Return the backup that a path or file name means.
@@ -263,7 +272,6 @@ class BackupStore:
         line = self._storage.read(os.path.join(self.directory, name))
         try:
             record = unsealed((line or b"").removesuffix(b"\n"))
-            place = record["position"]
             return Backup(
                 path=os.path.join(self.directory, name.removesuffix(".json") + self._suffix),
                 session=record["session"],
@@ -274,9 +282,10 @@ class BackupStore:
                 file_size_bytes=record["file_size_bytes"],
                 sha256=record["sha256"],
                 log=record["log"],
-                position=Position(place["segment"], place["offset_bytes"]) if place else None,
+                position=_position(record["position"]),
                 unknown=tuple(record["unknown"]),
                 in_flight=tuple(InFlight(**item) for item in record["in_flight"]),
+                beginning=_position(record["beginning"]),
                 delimiter=record["delimiter"],
                 encoding=record["encoding"],
             )
@@ -286,8 +295,11 @@ class BackupStore:
             return None
 
 
+def _position(record: dict[str, int] | None) -> Position | None:
+    return Position(**record) if record else None
+
+
 def _metadata(backup: Backup) -> dict[str, Any]:
-    place = backup.position
     return {
         "v": FORMAT_VERSION,
         "session": backup.session,
@@ -298,9 +310,10 @@ def _metadata(backup: Backup) -> dict[str, Any]:
         "file_size_bytes": backup.file_size_bytes,
         "sha256": backup.sha256,
         "log": backup.log,
-        "position": {"segment": place.segment, "offset_bytes": place.offset_bytes} if place else None,
+        "position": backup.position,
         "unknown": backup.unknown,
         "in_flight": backup.in_flight,
+        "beginning": backup.beginning,
         "delimiter": backup.delimiter,
         "encoding": backup.encoding,
     }

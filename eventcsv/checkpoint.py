@@ -91,7 +91,7 @@ def load(storage: Storage, path: str) -> Checkpoint | None:
             record["guard_formulas"],
             record["delimiter"],
             record["base"],
-            _position(record["since"]),
+            Position(**record["since"]),
             views,
         )
     except UnsupportedFormat as error:
@@ -110,11 +110,11 @@ def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
         "guard_formulas": checkpoint.guard_formulas,
         "delimiter": checkpoint.delimiter,
         "base": checkpoint.base,
-        "since": _place(checkpoint.since),
+        "since": checkpoint.since,
         "views": [
             {
                 "sha256": view.sha256,
-                "position": _place(view.position),
+                "position": view.position,
                 "crc": view.crc,
                 "unknown": view.unknown,
                 "in_flight": view.in_flight,
@@ -129,17 +129,9 @@ def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
 def _view(record: dict[str, Any]) -> View:
     return View(
         record["sha256"],
-        _position(record["position"]),
+        Position(**record["position"]),
         record["crc"],
         tuple(record["unknown"]),
         tuple(InFlight(**item) for item in record["in_flight"]),
         record["encoding"],
     )
-
-
-def _position(place: dict[str, int]) -> Position:
-    return Position(place["segment"], place["offset_bytes"])
-
-
-def _place(position: Position) -> dict[str, Any]:
-    return {"segment": position.segment, "offset_bytes": position.offset_bytes}

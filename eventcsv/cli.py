@@ -47,7 +47,8 @@ from eventcsv.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eventcsv.compactor import CompactResult, ProgressCallback
+    from eventcsv.compactor import CompactResult
+    from eventcsv.folded import ProgressCallback
     from eventcsv.progress import Progress
     from eventcsv.scan import Damage
     from eventcsv.session import Session

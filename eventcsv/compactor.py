@@ -24,28 +24,24 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from eventcsv import checkpoint as checkpoints
 from eventcsv import masking
 from eventcsv.backup import SESSION
-from eventcsv.checkpoint import Checkpoint, View
-from eventcsv.errors import BackupError, CorruptLog, EventCsvError, InvalidCsv
+from eventcsv.errors import EventCsvError, InvalidCsv
 from eventcsv.event import COLUMNS
-from eventcsv.fold import Fold
-from eventcsv.log import CHECKPOINT_NAME
+from eventcsv.folded import fold_onto
 from eventcsv.origin import EDITED, EditedMeanwhile, Origins
-from eventcsv.view import render
+from eventcsv.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from eventcsv.backup import Backup
     from eventcsv.event import InFlight
+    from eventcsv.folded import Folded, ProgressCallback
     from eventcsv.origin import Origin
     from eventcsv.scan import Damage, Position
     from eventcsv.segments import LogEnd
     from eventcsv.view import Table
-
-    ProgressCallback = Callable[[int, int], None]
 
 
 _ATTEMPTS: Final = 10
@@ -97,35 +93,6 @@ class CompactResult:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """The CSV as the log says that it should be.
-
-    Attributes:
-        origin: Where the fold started.
-        table: The result.
-        end: The log's end, up to which was folded.
-        crc: zlib.crc32 of the log from the origin's `since` to there.
-        events: How many results were folded.
-        unknown: For each key that is in no row, how many of them.
-        late: Keys whose rows were added after their results were recorded.
-        in_flight: The POs that were taken up and have no result yet.
-        damage: What is damaged in the part of the log that was read.
-        torn: The lines in it, or behind it, that a crash had cut off.
-    """
-
-    origin: Origin
-    table: Table
-    end: LogEnd
-    crc: int
-    events: int
-    unknown: dict[str, int]
-    late: frozenset[str]
-    in_flight: tuple[InFlight, ...]
-    damage: tuple[Damage, ...]
-    torn: tuple[Damage, ...]
-
-
 class Compactor:
     """Keeps one CSV up to date with its log.
 
@@ -137,7 +104,7 @@ class Compactor:
     Attributes:
         on_progress: Called with the bytes of the log folded so far and those to fold.
         origins: What it was given.
-        checkpoint_path: The checkpoint.
+        publisher: Puts the CSV in place.
     """
 
     def __init__(self, origins: Origins) -> None:
@@ -148,10 +115,7 @@ class Compactor:
         self._log = origins.log
         self._backups = origins.backups
         self._storage = origins.storage
-        self._guard_formulas = origins.guard_formulas
-        directory, name = os.path.split(self._csv_path)
-        self._temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
-        self.checkpoint_path = os.path.join(self._log.directory, CHECKPOINT_NAME)
+        self.publisher = Publisher(origins)
         self._lock_path = os.path.join(self._log.directory, "compact.lock")
 
     def compact(self) -> CompactResult:
@@ -160,13 +124,22 @@ class Compactor:
         Raises:
             InvalidCsv: The CSV cannot be read, is read-only, or is gone and has no backup; it was left as it is.
             LockTimeout: Another process compacts.
-            OSError: The disk said no; the CSV is the old one.
+            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self.check()
         result = self._exclusively(self.origins.of_compaction)
         if result.base:
-            self._backups.retain(self.origins.identity())
+            self._retain()
         return result
+
+    def _retain(self) -> None:
+        """Remove old backups; what they were for has been done, so trouble with them is no failure of that."""
+        try:
+            with self.alone(dry_run=False):
+                for removed in self._backups.retain(self.origins.identity()):
+                    masking.get_logger().info("backup.removed", backup=removed.path)
+        except (OSError, EventCsvError) as error:
+            masking.get_logger().warning("backup.not_removed", directory=self._backups.directory, error=str(error))
 
     def keep(self, reason: str, session: str | None = None) -> CompactResult:
         """Bring the CSV up to date and keep a copy of it, as the base of later replays.
@@ -194,15 +167,6 @@ class Compactor:
             before = self._exclusively(self.origins.of_compaction) if self._log.segments() else None
             result = self._exclusively(as_base)
             return replace(before, base=result.base, position=result.position) if before else result
-
-    def load(self) -> Checkpoint | None:
-        """Take note of the checkpoint as it is on disk, and return it."""
-        self.origins.saved = self.saved()
-        return self.origins.saved
-
-    def has_checkpoint(self) -> bool:
-        """Tell whether there is a checkpoint, damaged or not."""
-        return self._storage.stat(self.checkpoint_path) is not None
 
     def folded_from(self, base: Backup, end: LogEnd) -> Folded:
         """Return what a replay from a base up to a place in the log gives. Writes nothing.
@@ -237,8 +201,7 @@ class Compactor:
     def begin(self, session: str) -> CompactResult:
         """Bring the CSV up to date and keep a copy of it for a session that begins; old copies go."""
         result = self.keep(SESSION, session)
-        for removed in self._backups.retain(self.origins.identity()):
-            masking.get_logger().info("backup.removed", backup=removed.path)
+        self._retain()
         return result
 
     def check(self) -> None:
@@ -266,14 +229,14 @@ class Compactor:
         with self._mutex:
             self._log.check_key_column()
             for _ in range(_ATTEMPTS):
-                self.origins.saved = saved = self.saved()
+                saved = self.publisher.load()
                 end = self._log.end()
                 try:
                     folded = self._fold(self.origins.of_compaction(end), end)
                 except EditedMeanwhile:
                     continue
                 origin = folded.origin
-                if saved and origin.new_base == EDITED and self.saved() != saved:
+                if saved and origin.new_base == EDITED and self.publisher.saved() != saved:
                     continue  # no edit: a compaction elsewhere came between the two looks
                 if origin.data == origin.current:
                     self.origins.resident = (sha256(origin.data).hexdigest(), origin.table)
@@ -292,21 +255,19 @@ class Compactor:
 
         Raises:
             BackupError: There is no such backup, or it is damaged, or its place in the log is not known.
-            InvalidCsv: The backup cannot be read as a CSV.
+            InvalidCsv: The backup cannot be read as a CSV: it keeps what somebody had broken.
             LockTimeout: Another process compacts.
-            OSError: The disk said no; the CSV is the old one.
+            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         with self._mutex:
             self._backups.read(self._backups.find(backup))  # one that is damaged is refused before anything is made
             kept = None
-            in_flight: tuple[InFlight, ...] = ()
             with suppress(InvalidCsv):  # then it cannot be brought up to date, but is kept as it is all the same
-                before = self.keep(f"before a restore of {os.path.basename(backup)}")
-                kept, in_flight = before.base, before.in_flight
+                kept = self.keep(f"before a restore of {os.path.basename(backup)}").base
             if replay:
                 result = self._exclusively(lambda end: self.origins.of_replay_from(backup, end))
             else:
-                result = self._exclusively(lambda end: self.origins.of_restoration(backup, end, in_flight))
+                result = self._exclusively(lambda end: self.origins.of_restoration(backup, end))
             return replace(result, kept=kept or result.kept)
 
     def replay(self, backup: str | None = None) -> CompactResult:
@@ -319,7 +280,7 @@ class Compactor:
             BackupError: There is no such backup, or it is damaged, or it is no base.
             InvalidCsv: There is no base, and the CSV cannot serve as one.
             LockTimeout: Another process compacts.
-            OSError: The disk said no; the CSV is the old one.
+            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self.check()
         if backup is None:
@@ -334,8 +295,8 @@ class Compactor:
         self._log.check_key_column()
         with self._mutex, self._storage.locked(self._lock_path, self._log.lock_timeout_s):
             for _ in range(_ATTEMPTS):
-                self._clear_interrupted()
-                self.origins.saved = self.saved()
+                self.publisher.clear_interrupted()
+                self.publisher.load()
                 end = self._log.end()
                 try:
                     result = self._publish(self._fold(starting_point(end), end))
@@ -343,7 +304,7 @@ class Compactor:
                     masking.get_logger().info("view.edited_meanwhile", csv=self._csv_path)
                 except (OSError, EventCsvError):
                     with suppress(OSError, EventCsvError):
-                        self._clear_interrupted()
+                        self.publisher.clear_interrupted()
                     raise
                 else:
                     return replace(result, duration_s=time.perf_counter() - clock)
@@ -352,53 +313,22 @@ class Compactor:
             "Save it less often, or wait"
         )
 
-    # --- fold and publish ---
-
     def _fold(self, origin: Origin, end: LogEnd) -> Folded:
-        late = origin.unknown.intersection(origin.table.keys()) if origin.unknown else frozenset()
-        before = self._fold_late(origin, late) if late else origin.table
-        fold = Fold(before, guard_formulas=self._guard_formulas, in_flight=origin.in_flight)
-        damage: list[Damage] = []
-        crc, done = origin.crc, 0
-        total = self._log.size_bytes(origin.position, end.position)
-        for chunk in self._log.read(origin.position, end.position, crc=origin.crc):
-            damage += fold.add(chunk)
-            crc = chunk.crc
-            done += len(chunk.raw)
-            if self.on_progress:
-                self.on_progress(done, total)
-        tail = (end.torn,) if end.torn else ()
-        return Folded(
-            origin=origin,
-            table=fold.result(),
-            end=end,
-            crc=crc,
-            events=fold.events,
-            unknown=fold.unknown,
-            late=late,
-            in_flight=tuple(fold.in_flight.values()),
-            damage=tuple(item for item in damage if not item.torn),
-            torn=(*(item for item in damage if item.torn), *tail),
+        return fold_onto(
+            origin, end, self._log, guard_formulas=self.origins.guard_formulas, on_progress=self.on_progress
         )
 
     def _publish(self, folded: Folded) -> CompactResult:
-        """Make the CSV what the log says, and the checkpoint with it."""
-        origin, table, end = folded.origin, folded.table, folded.end
-        self._log.sync(origin.position, end.position)
         for item in folded.damage:
             masking.get_logger().warning("log.damage", place=str(item), log=self._log.directory)
-        untouched = origin.encoding is None and table is origin.table
-        data = origin.data if untouched else render(table)
-        unknown = tuple(sorted((origin.unknown - folded.late).union(folded.unknown)))
-        view = View(sha256(data).hexdigest(), end.position, folded.crc, unknown, folded.in_flight, encoding=None)
-        base, kept = self._put_in_place(origin, data, view)
-        self.origins.resident = (view.sha256, table)
+        changed, base, kept = self.publisher.publish(folded)
+        origin, table = folded.origin, folded.table
         return CompactResult(
             csv_path=self._csv_path,
             events=folded.events,
             rows=table.rows.height,
             by_status=_by_status(table),
-            changed=data != origin.current,
+            changed=changed,
             edited=origin.new_base == EDITED,
             stale=origin.stale,
             rebuilt=origin.rebuilt,
@@ -408,127 +338,11 @@ class Compactor:
             damage=folded.damage,
             torn=folded.torn,
             in_flight=folded.in_flight,
-            position=end.position,
+            position=folded.end.position,
             base=base,
             kept=kept,
             duration_s=0.0,
         )
-
-    def _fold_late(self, origin: Origin, late: frozenset[str]) -> Table:
-        """Fold the results that were recorded before an operator added their rows."""
-        fold = Fold(origin.table, guard_formulas=self._guard_formulas, only=late)
-        for chunk in self._log.read(self._log.first(), origin.position):
-            fold.add(chunk)  # its damage was reported when this part was folded first
-        return fold.result()
-
-    def _put_in_place(self, origin: Origin, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
-        """Put `data` in the CSV's place unless it is there; return the base and the kept copy made on the way."""
-        base = kept = None
-        if origin.new_base:
-            base = self._keep(origin.data, origin.new_base, origin)
-            origin = replace(origin, base=base.name)
-        if data == origin.current:
-            self._save((view,), origin)
-            return base, kept
-        if origin.rebuilt:
-            kept = self._keep_replaced(origin.current)
-        self._write_temporary(data)
-        if origin.rebuilt:
-            # The place of the CSV that is there is not known, so no checkpoint can name it: until the new one has
-            # arrived there is none, and a run that is killed in between is a full replay again.
-            self._forget()
-            self._replace(origin)
-            self._save((view,), origin)
-        else:
-            met = tuple(sorted(origin.unknown))
-            digest = sha256(origin.data).hexdigest()
-            present = View(digest, origin.position, origin.crc, met, origin.in_flight, origin.encoding)
-            self._save((present, view), origin)
-            self._replace(origin)
-            if not origin.unknown.issubset(view.unknown):  # late ones are in now, and must not be folded once more
-                self._store(replace(self._checkpoint(origin), views=(view,)))
-        return base, kept
-
-    def _replace(self, origin: Origin) -> None:
-        if self.origins.current() != origin.current:
-            raise EditedMeanwhile
-        self._storage.replace(self._temporary, self._csv_path)
-        self._storage.sync_directory(os.path.dirname(self._csv_path))
-
-    def _forget(self) -> None:
-        if self._storage.stat(self.checkpoint_path) is not None:
-            self._storage.remove_ours(self.checkpoint_path)
-            self._storage.sync_directory(self._log.directory)
-        self.origins.saved = self.origins.verified = None
-
-    def _save(self, views: tuple[View, ...], origin: Origin) -> None:
-        """Write the checkpoint, unless the one that is there says the same."""
-        checkpoint = replace(self._checkpoint(origin), views=views)
-        saved = self.origins.saved
-        if saved is None or checkpoint not in {saved, replace(saved, views=saved.views[-1:])}:
-            self._store(checkpoint)
-        self.origins.verified = self.origins.saved
-
-    def _checkpoint(self, origin: Origin) -> Checkpoint:
-        return Checkpoint(
-            log=self.origins.identity(),
-            key_column=self._log.key_column,
-            guard_formulas=self._guard_formulas,
-            delimiter=origin.delimiter,
-            base=origin.base,
-            since=origin.since,
-            views=(),
-        )
-
-    def saved(self) -> Checkpoint | None:
-        """Return the checkpoint as it is on disk, or None when there is none that can be believed."""
-        return checkpoints.load(self._storage, self.checkpoint_path)
-
-    def _store(self, checkpoint: Checkpoint) -> None:
-        checkpoints.save(self._storage, self.checkpoint_path, checkpoint)
-        self.origins.saved = self.origins.verified = checkpoint
-
-    def _keep(self, data: bytes, reason: str, origin: Origin) -> Backup:
-        return self._backups.create(
-            data,
-            reason=reason,
-            record_count=origin.table.rows.height,
-            log=self.origins.identity(),
-            position=origin.position,
-            session=origin.session,
-            unknown=tuple(sorted(origin.unknown)),
-            in_flight=origin.in_flight,
-            delimiter=origin.delimiter,
-            encoding=origin.encoding,
-        )
-
-    def _keep_replaced(self, current: bytes | None) -> Backup | None:
-        """Keep the CSV that a rebuild is going to replace, unless a backup has the same bytes."""
-        if current is None:
-            return None
-        digest = sha256(current).hexdigest()
-        for known in self._backups.all():
-            with suppress(BackupError):  # a copy that is damaged is none
-                if known.sha256 == digest and self._backups.read(known) == current:
-                    return known
-        try:
-            count = self.origins.parse(current).rows.height
-        except InvalidCsv:
-            count = current.count(b"\n")  # it may be what the rebuild is to mend
-        identity = self.origins.identity()
-        return self._backups.create(current, reason="before a rebuild", record_count=count, log=identity, position=None)
-
-    def _write_temporary(self, data: bytes) -> None:
-        self._storage.write_new(self._temporary, data, like=self._storage.stat(self._csv_path))
-        if self._storage.read_and_close(self._storage.open_regular(self._temporary, os.O_RDONLY)) != data:
-            raise CorruptLog(
-                f"{self._temporary}: reads back other than it was written; is the disk failing? The CSV is untouched"
-            )
-
-    def _clear_interrupted(self) -> None:
-        """Remove what a compaction left that was killed."""
-        for leftover in (f"{self.checkpoint_path}.tmp", self._temporary):
-            self._storage.remove_ours(leftover)
 
     def _check_before_first(self) -> None:
         """Refuse a CSV that cannot be read before anything is made beside it."""

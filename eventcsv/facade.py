@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from eventcsv.backup import Backup
-    from eventcsv.compactor import Compactor, CompactResult, ProgressCallback
+    from eventcsv.compactor import Compactor, CompactResult
+    from eventcsv.folded import ProgressCallback
     from eventcsv.progress import Progress
     from eventcsv.prune import PruneResult
     from eventcsv.scan import Damage, Position
@@ -271,7 +272,7 @@ class EventCsv:
             InvalidCsv: The CSV cannot be read without guessing, or is read-only; it was left as it is.
             LockTimeout: Another process compacts.
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
-            OSError: The disk said no; the CSV is the old one.
+            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self._compactor.on_progress = on_progress
         return self._compactor.compact()
@@ -293,7 +294,7 @@ class EventCsv:
             InvalidCsv: There is no base, and the CSV cannot serve as one.
             LockTimeout: Another process compacts.
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
-            OSError: The disk said no; the CSV is the old one.
+            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self._compactor.on_progress = on_progress
         return self._compactor.replay(backup)
@@ -395,9 +396,10 @@ class EventCsv:
 
         Raises:
             BackupError: There is no such backup, or it is damaged, or its place in the log is not known.
+            InvalidCsv: The backup cannot be read as a CSV: it keeps what somebody had broken.
             SessionActive: A session is at work.
             LockTimeout: Another process compacts.
-            OSError: The disk said no; the CSV is the old one.
+            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self._compactor.find(backup)  # before the lock makes a folder beside a mistyped path
         with self._session_lock.held("restore"):

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 from eventcsv import masking
 from eventcsv.edits import seen
 from eventcsv.errors import BackupError, InvalidCsv
-from eventcsv.event import column_id
+from eventcsv.event import BLANKS, InFlight, Kind, column_id
+from eventcsv.scan import events
 from eventcsv.view import parse
 
 if TYPE_CHECKING:
     from eventcsv.backup import Backup, BackupStore
     from eventcsv.checkpoint import Checkpoint
-    from eventcsv.event import InFlight
     from eventcsv.log import FileLog
     from eventcsv.scan import Position
     from eventcsv.segments import LogEnd
@@ -51,6 +51,8 @@ class Origin:
         base: The file name of the base that `table` grew from; "" when it becomes one itself.
         new_base: Why `data` has to be kept as a base, or None.
         rebuilt: Why the whole log is replayed, or None.
+        beginning: What the log holds before this does not count any more; None when everything counts.
+        exact: Whether the CSV becomes `data`, to the byte.
         stale: How many results the edited CSV does not show because it was loaded before they were recorded.
         session: What the new base is named after; by default something random.
     """
@@ -68,6 +70,8 @@ class Origin:
     base: str = ""
     new_base: str | None = None
     rebuilt: str | None = None
+    beginning: Position | None = None
+    exact: bool = False
     stale: int = 0
     session: str | None = None
 
@@ -159,6 +163,7 @@ class Origins:
             encoding=view.encoding,
             base=base,
             new_base=new_base,
+            beginning=newest.beginning if newest else None,
         )
 
     def _settled(self) -> bytes:
@@ -191,14 +196,16 @@ class Origins:
             delimiter=delimiter,
             encoding=self._encoding,
             new_base=EDITED,
+            beginning=self._beginning(),
             stale=stale,
         )
 
     def _seen_until(self, edited: Table, checkpoint: Checkpoint) -> tuple[Position, int]:
         """Return the place in the log that an edited CSV has seen, and how many results for its rows come after it."""
         latest = checkpoint.latest.position
+        beginning = self._beginning() or self.log.first()
         for base in reversed(list(filter(self.is_base, self.backups.all()))):
-            if base.position is None or base.position >= latest:
+            if base.position is None or not beginning <= base.position < latest:
                 continue
             try:
                 first = self.table_of(base, self.backups.read(base))
@@ -237,10 +244,14 @@ class Origins:
 
     def is_base(self, backup: Backup) -> bool:
         """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""
-        return backup.position is not None and self.identity() in {backup.log, None}
+        return backup.position is not None and bool(self.log.segments()) and self.identity() in {backup.log, None}
 
     def _newest_base(self) -> Backup | None:
         return next(filter(self.is_base, self.backups.all()), None)
+
+    def _beginning(self) -> Position | None:
+        newest = self._newest_base()
+        return newest.beginning if newest else None
 
     def identity(self) -> str | None:
         """Return the uuid of the log, which the checkpoint knows too, should every header be damaged."""
@@ -292,7 +303,7 @@ class Origins:
         origin = self.from_backup(backup, self.current(), end, "asked for")
         return origin if backup == self._newest_base() else replace(origin, new_base=f"replayed from {backup.name}")
 
-    def of_restoration(self, name: str, end: LogEnd, in_flight: tuple[InFlight, ...]) -> Origin:
+    def of_restoration(self, name: str, end: LogEnd) -> Origin:
         """Start from exactly a backup, as if the log ended where it came from."""
         backup = self.backups.find(name)
         data = self.backups.read(backup)
@@ -303,13 +314,31 @@ class Origins:
             since=end.position,
             crc=0,
             unknown=frozenset(),
-            in_flight=in_flight,
+            in_flight=self._in_flight(end),
             current=self.current(),
             delimiter=backup.delimiter,
             encoding=backup.encoding,
+            beginning=end.position,
+            exact=True,
             new_base=f"restored from {backup.name}",
             rebuilt=f"restored from {backup.name} without the log after it",
         )
+
+    def _in_flight(self, end: LogEnd) -> tuple[InFlight, ...]:
+        """Return what is in flight at the log's end, whatever state the CSV is in."""
+        checkpoint, _ = self._valid_checkpoint(end)
+        start, known = self.log.first(), tuple[InFlight, ...]()
+        if checkpoint:
+            start, known = checkpoint.latest.position, checkpoint.latest.in_flight
+        in_flight = {item.key: item for item in known}
+        for chunk in self.log.read(start, end.position):
+            for event in events(chunk)[0]:
+                key = event.key.strip(BLANKS)
+                if event.kind == Kind.STARTED:
+                    in_flight[key] = InFlight(key, event.id, event.ts)
+                elif event.kind == Kind.RESULT:
+                    in_flight.pop(key, None)
+        return tuple(in_flight.values())
 
     def from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> Origin:
         if base.position is None:
@@ -335,6 +364,7 @@ class Origins:
             delimiter=base.delimiter,
             encoding=base.encoding,
             base=base.name,
+            beginning=base.beginning,
             rebuilt=f"from {base.name} and the log after it: {reason}",
         )
 

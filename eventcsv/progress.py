@@ -14,7 +14,7 @@ from eventcsv.scan import placed_events
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from eventcsv.compactor import Folded
+    from eventcsv.folded import Folded
     from eventcsv.scan import Damage
     from eventcsv.segments import LogReader
     from eventcsv.session_lock import Holder

@@ -41,14 +41,13 @@ def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
     with compactor.alone(dry_run=dry_run):
         origins = compactor.origins
         log, storage = origins.log, origins.storage
-        saved = compactor.load()
+        saved = compactor.publisher.load()
         bases = [backup for backup in origins.backups.all() if origins.is_base(backup)]
         oldest = min(bases, key=_position, default=None)
         needed = min([_position(base) for base in bases] + ([saved.since] if saved else []), default=log.first())
-        first = needed.segment + log.ends_at(needed)
         segments = log.segments()
         # The active segment stays, whatever the backups say; without a checkpoint nobody knows what is needed.
-        unneeded = [number for number in segments[:-1] if number < first] if oldest and saved else []
+        unneeded = [number for number in segments[:-1] if number < needed.segment] if oldest and saved else []
         paths = [log.path(number) for number in unneeded]
         size_bytes = sum(status.st_size for path in paths if (status := storage.stat(path)))
         if not dry_run:

@@ -30,6 +30,9 @@ class Position:
     segment: int
     offset_bytes: int
 
+    def __str__(self) -> str:
+        return f"segment {self.segment}, byte {self.offset_bytes:,}"
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:

@@ -189,11 +189,6 @@ class LogReader:
         if end.offset_bytes:
             yield from self.read(start, end)
 
-    def ends_at(self, position: Position) -> bool:
-        """Tell whether nothing comes after a position in its segment, save a seal."""
-        with self._open_content(position.segment, Position(position.segment + 1, 0)) as content:
-            return content is not None and bool(content.seal) and position.offset_bytes >= content.size_bytes
-
     def crc(self, start: Position, end: Position) -> int | None:
         """Return zlib.crc32 of the bytes between two positions, seals left out, or None when some of them are gone."""
         crc = 0

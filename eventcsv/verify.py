@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import BackupError, EventCsvError, InvalidCsv, UnsupportedFormat
-from eventcsv.segments import LogEnd
+from eventcsv.segments import LogEnd, segment_name
 from eventcsv.view import render
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from eventcsv.backup import Backup
     from eventcsv.checkpoint import Checkpoint
-    from eventcsv.compactor import Compactor, ProgressCallback
+    from eventcsv.compactor import Compactor
+    from eventcsv.folded import ProgressCallback
     from eventcsv.scan import Damage, Position
     from eventcsv.view import Table
 
@@ -77,10 +78,10 @@ class _Verification:
         self._log = compactor.origins.log
         self._backups = compactor.origins.backups
         self._on_progress = on_progress
+        self.known = self._backups.all()  # before the log's end, which none of them is beyond then
         self.end = self._log.end()
         self.segments = self._log.segments()
         self.size_bytes = self._log.size_bytes(self._log.first(), self.end.position)
-        self.known = self._backups.all()
 
     def _find(self, place: str, problem: str) -> None:
         self.findings.append(Finding(place, problem))
@@ -127,6 +128,8 @@ class _Verification:
             try:
                 self._check_backup(backup)
             except (BackupError, InvalidCsv) as error:
+                if backup not in self._backups.all():
+                    continue  # removed since, as old ones are
                 self._find(backup.path, str(error).removeprefix(f"{backup.path}: "))
         if self.segments and not self.known:
             self._find(self._backups.directory, "there is no backup to replay from; the next compaction makes one")
@@ -146,18 +149,19 @@ class _Verification:
     def check_view(self) -> None:
         """Compare the CSV with a replay up to where the checkpoint says that it is."""
         for _ in range(_ATTEMPTS):
-            saved = self._compactor.saved()
+            saved = self._compactor.publisher.saved()
             current = self._origins.current()
-            if self._compactor.saved() == saved:  # else a compaction came in between
+            if self._compactor.publisher.saved() == saved:  # else a compaction came in between
                 break
         if saved is None:
-            if self._compactor.has_checkpoint():
+            if self._compactor.publisher.has_checkpoint() and self._compactor.publisher.saved() is None:
                 self._find(
-                    self._compactor.checkpoint_path,
+                    self._compactor.publisher.checkpoint_path,
                     "the checkpoint is damaged; it is a cache, which the next compaction mends",
                 )
             self.view = "not compared: there is no checkpoint that says how far it is"
             return
+        self._check_log_of(saved)
         if current is None:
             self._find(self._origins.csv_path, "the CSV is gone; eventcsv replay rebuilds it")
             self.view = "gone"
@@ -174,9 +178,25 @@ class _Verification:
             self.view = "not what a replay gives: " + self._difference(current, replayed)
             self._find(self._origins.csv_path, f"{self.view}. eventcsv replay rebuilds it")
 
+    def _check_log_of(self, saved: Checkpoint) -> None:
+        """Check that the log is the one that was folded into the CSV."""
+        place = self._log.directory
+        latest = saved.latest
+        bases = [backup for backup in self.known if self._origins.is_base(backup) and backup.position]
+        needed = min([base.position for base in bases if base.position], default=saved.since)
+        end = self._log.end().position  # which may have moved on since, and the checkpoint with it
+        if None not in {saved.log, self._log.identity()} and saved.log != self._log.identity():
+            self._find(place, "is another log than the one that was folded into the CSV")
+        elif latest.position > end:
+            self._find(place, f"ends before {latest.position}, up to where it was folded: its end is missing")
+        elif self._log.first().segment > needed.segment:
+            self._find(place, f"begins after {segment_name(needed.segment)}, from where a backup needs it")
+        elif not self.findings and self._log.crc(saved.since, latest.position) != latest.crc:
+            self._find(place, f"differs from what was folded before, between {saved.since} and {latest.position}")
+
     def _replayed(self, saved: Checkpoint, position: Position) -> Table | None:
         base = next((backup for backup in self.known if backup.name == saved.base), None)
-        if base is None or position > self.end.position:
+        if base is None or position > self._log.end().position:
             return None
         try:
             return self._compactor.folded_from(base, LogEnd(position, None)).table
@@ -216,7 +236,7 @@ def verify(compactor: Compactor, *, on_progress: ProgressCallback | None = None)
         UnsupportedFormat: The log was made by a newer eventcsv.
     """
     clock = time.perf_counter()
-    compactor.load()
+    compactor.publisher.load()
     found = _Verification(compactor, on_progress)
     for check in (found.check_segments, found.check_lines, found.check_backups, found.check_view):
         check()

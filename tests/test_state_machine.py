@@ -1,4 +1,4 @@
-"""The promise under any sequence of what really happens: results, compactions, kills, edits, lost files."""
+"""The promise under any sequence of what really happens: results, compactions, kills, edits, restores, lost files."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import io
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from conftest import read_csv
+from conftest import read_csv, tree
 from faults import Dying, Killed, with_storage
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from eventcsv import EventCsv
+from eventcsv.backup import ASKED, SESSION
+from eventcsv.scan import Position
 
 if TYPE_CHECKING:
+    from eventcsv.backup import Backup
     from eventcsv.event import Event
 
 KEYS = [f"PO{number}" for number in range(5)]
@@ -38,11 +41,22 @@ def applied(rows: Rows, events: list[Event]) -> Rows:
     return rows
 
 
+class State(NamedTuple):
+    """What a CSV shows, how many results are in it, the keys of those without a row, how many do not count any more."""
+
+    rows: Rows
+    folded: int
+    unknown: frozenset[str]
+    beginning: int
+
+
 class OneJob(RuleBasedStateMachine):
     """A job on a real disk beside a model: the rows as they have to be, and the log as it has to be.
 
     `rows` is what the CSV shows, `folded` how many of `events` are in it, `unknown` the keys of those without a row;
-    `base` is the same for the newest base.
+    `bases` is the same for each backup that is a base, `base` for the newest, `listed` those that are there, and
+    `position` the place of the CSV in the log; `flying` are the events of POs that were taken up, and `gone` is how
+    many results were pruned.
     """
 
     def __init__(self) -> None:
@@ -53,10 +67,15 @@ class OneJob(RuleBasedStateMachine):
         self.rows: Rows = []
         self.folded = 0
         self.unknown: frozenset[str] = frozenset()
-        self.base: tuple[Rows, int, frozenset[str]] | None = None
+        self.base: State | None = None
+        self.bases: dict[str, State] = {}
+        self.listed: list[Backup] = []
+        self.position = Position(1, 0)
+        self.flying: dict[str, Event] = {}
+        self.gone = 0
+        self.beginning = 0
         self.unadopted = False
         self.lost = False
-        self.first: Rows = []
         self.view = b""
 
     def teardown(self) -> None:
@@ -76,37 +95,71 @@ class OneJob(RuleBasedStateMachine):
         writer.writerows(rows)
         self.path.write_bytes(out.getvalue().encode())
 
-    @rule(key=st.sampled_from(KEYS), text=st.sampled_from(["", "a", 'b"', "c;", "d\ne"]), column=st.sampled_from("xyz"))
-    def emit(self, key: str, text: str, column: str) -> None:
+    @rule(
+        key=st.sampled_from(KEYS),
+        text=st.sampled_from(["", "a", 'b"', "c;", "d\ne"]),
+        column=st.sampled_from("xyz"),
+        status=st.sampled_from(["PARTIAL", "COMPLETED"]),
+    )
+    def emit(self, key: str, text: str, column: str, status: str) -> None:
         """Record a result."""
-        self.events.append(self.job.emit_result(key, "PARTIAL", last_processed="", columns={column: text}))
+        self.recorded(self.job.emit_result(key, status, last_processed="", columns={column: text}))
+
+    def recorded(self, *events: Event) -> None:
+        for event in events:
+            self.events.append(event)
+            self.flying.pop(event.key, None)
+
+    @rule(key=st.sampled_from(KEYS))
+    def take_up(self, key: str) -> None:
+        """Record that a PO is taken up."""
+        self.flying.pop(key, None)
+        self.flying[key] = self.job.emit_started(key)
 
     @rule()
     def compact(self) -> None:
         """Fold what is new; the only damage are the lines that kills left half."""
+        before = tree(self.folder)
+        looked, progress = self.job.pending(), EventCsv(self.path).progress()
+        assert before == tree(self.folder)
         result = self.job.compact()
         assert self.unadopted or not result.edited
         self.compacted()
         assert all("torn" in item.reason for item in result.damage)
+        assert self.pending() == looked == self.job.pending()
+        assert progress.by_status == self.job.progress().by_status
+        assert (progress.total, progress.unknown) == (len({row["PO_NUMBER"] for row in self.rows}), len(self.unknown))
+        assert [event.id for event in self.flying.values()] == [item.id for item in result.in_flight]
+        assert sorted(item.id for item in progress.in_flight) == sorted(
+            event.id for event in self.flying.values() if event.key in looked
+        )
+
+    def pending(self) -> list[str]:
+        return list(dict.fromkeys(row["PO_NUMBER"] for row in self.rows if row.get("STATUS") != "COMPLETED"))
 
     def seen(self) -> int:
         """Return how many events the edited rows have seen: up to the last one that nothing else explains."""
-        known = self.events[: self.folded]
+        counting = [backup for backup in reversed(self.listed) if self.bases[backup.name].folded >= self.beginning]
+        oldest = next((backup for backup in counting if backup.position and backup.position < self.position), None)
+        if oldest is None:
+            return self.folded
+        first = self.bases[oldest.name]
+        known = self.events[first.folded : self.folded]
         count = next(
-            (count for count in range(len(known), 0, -1) if self.proves(known[: count - 1], known[count - 1])), 0
+            (count for count in range(len(known), 0, -1) if self.proves(first, known[: count - 1], known[count - 1])), 0
         )
         keys = {row["PO_NUMBER"] for row in self.rows}
         later = [event for event in known[count:] if event.key in keys]
         unseen = any(text not in self.shown(event.key, name) for event in later for name, text in event.cells.items())
-        return count if unseen else self.folded
+        return first.folded + count if unseen else self.folded
 
     def shown(self, key: str, column: str) -> set[str]:
         return {row.get(column, "") for row in self.rows if row["PO_NUMBER"] == key}
 
-    def proves(self, earlier: list[Event], event: Event) -> bool:
+    def proves(self, first: State, earlier: list[Event], event: Event) -> bool:
         """Tell whether a cell has the text of an event that neither an earlier event nor the beginning gave it."""
         for column, text in event.cells.items():
-            at_first = {row.get(column, "") for row in self.first if row["PO_NUMBER"] == event.key} or {""}
+            at_first = {row.get(column, "") for row in first.rows if row["PO_NUMBER"] == event.key} or {""}
             others = {other.cells.get(column) for other in earlier if other.key == event.key}
             shown = self.shown(event.key, column)
             if text in shown and text not in others and not shown & at_first:
@@ -116,7 +169,11 @@ class OneJob(RuleBasedStateMachine):
     def fold(self) -> None:
         """Fold what is new into the model, and first what was recorded before its row was there."""
         keys = {row["PO_NUMBER"] for row in self.rows}
-        late = [event for event in self.events[: self.folded] if event.key in self.unknown & keys]
+        late = [
+            event
+            for event in self.events[max(self.gone, self.beginning) : self.folded]
+            if event.key in self.unknown & keys
+        ]
         new = self.events[self.folded :]
         self.rows = applied(self.rows, late + new)
         self.unknown = (self.unknown | {event.key for event in new}) - keys
@@ -124,15 +181,40 @@ class OneJob(RuleBasedStateMachine):
         self.unadopted = self.lost = False
         self.view = self.path.read_bytes()
 
-    def compacted(self) -> None:
-        """Bring the model to where a compaction brings the job."""
-        if self.base is None:
-            self.first = self.rows
+    @property
+    def state(self) -> State:
+        return State(self.rows, self.folded, self.unknown, self.beginning)
+
+    def compacted(self, restored: State | None = None, *, replay: bool = True) -> None:
+        """Bring the model to where a compaction brings the job, and a restore after it."""
         if self.unadopted:
             self.folded = self.seen()
-        if self.base is None or self.unadopted:
-            self.base = (self.rows, self.folded, self.unknown)
+        before = self.state
         self.fold()
+        after = self.state
+        if restored:
+            self.rows, self.folded, self.unknown, self.beginning = restored
+            if not replay:
+                restored = State(self.rows, len(self.events), frozenset(), beginning=len(self.events))
+                self.rows, self.folded, self.unknown, self.beginning = restored
+            self.fold()
+        self.note(before, after, restored)
+
+    def note(self, before: State, after: State, restored: State | None = None) -> None:
+        """Take note of the bases that are there now, and of what each one that is new holds."""
+        self.listed = [backup for backup in self.job.backups() if backup.position]
+        for backup in self.listed:
+            if backup.reason.startswith(("replayed from", "restored from")):
+                assert restored or backup.name in self.bases
+                self.bases.setdefault(backup.name, restored or after)
+            elif backup.reason in {ASKED, SESSION} or backup.reason.startswith("before a restore"):
+                self.bases.setdefault(backup.name, after)
+            else:
+                self.bases.setdefault(backup.name, before)
+        self.base = self.bases[self.listed[0].name]
+        saved = self.job._compactor.publisher.saved()
+        assert saved is not None
+        self.position = saved.latest.position
 
     @rule(at=st.integers(0, 60))
     def killed_in_compact(self, at: int) -> None:
@@ -149,11 +231,13 @@ class OneJob(RuleBasedStateMachine):
         """Die at a step of an append: the event is there or not, and its half is healed by the next one."""
         job = with_storage(EventCsv(self.path), Dying(at))
         try:
-            self.events.append(job.emit_result(key, "FAILED", error_message="?", last_processed=""))
+            self.recorded(job.emit_result(key, "FAILED", error_message="?", last_processed=""))
         except Killed:
             job.close()  # as the system does for who is dead
             known = {event.id for event in self.events}
-            self.events += [event for event in self.job.history(key) if event.id not in known]
+            self.recorded(
+                *(event for event in self.job.history(key) if event.kind == "result" and event.id not in known)
+            )
 
     @rule()
     def reopen(self) -> None:
@@ -195,11 +279,66 @@ class OneJob(RuleBasedStateMachine):
         assert self.base is not None
         result = self.job.replay()
         was_unadopted = self.unadopted
-        self.rows, self.folded, self.unknown = self.base
+        self.rows, self.folded, self.unknown, self.beginning = self.base
         self.fold()
+        self.note(self.base, self.state)
         if was_unadopted and result.changed:
             assert result.kept is not None
             assert edited == Path(result.kept.path).read_bytes()
+
+    @rule()
+    def replay_gives_the_same_bytes(self) -> None:
+        """Bring the CSV up to date, and then rebuild it from the newest base."""
+        self.compact()
+        before = self.path.read_bytes()
+        result = EventCsv(self.path).replay()
+        assert (False, before) == (result.changed, self.path.read_bytes())
+        self.note(self.state, self.state)
+
+    @rule()
+    def back_up(self) -> None:
+        """Keep a copy because somebody asked for it."""
+        backup = self.job.back_up()
+        self.compacted()
+        assert self.view == Path(backup.path).read_bytes()
+
+    @rule()
+    def session(self) -> None:
+        """Begin a session and end it."""
+        with self.job.session(refresh_s=1000) as session:
+            pass
+        self.compacted()
+        assert self.view == Path(session.backup.path).read_bytes()
+        assert [event.id for event in self.flying.values()] == [item.id for item in session.interrupted]
+
+    @precondition(lambda self: self.base is not None)
+    @rule(at=st.integers(0, 20), replay=st.booleans())
+    def restore(self, at: int, replay: bool) -> None:  # noqa: FBT001  # drawn
+        """Put a backup in the CSV's place, with the log after it or without."""
+        backup = self.listed[at % len(self.listed)]
+        self.job.restore(backup.name, replay=replay)
+        self.compacted(self.bases[backup.name], replay=replay)
+        assert replay or Path(backup.path).read_bytes() == self.path.read_bytes()
+
+    @precondition(lambda self: len(self.listed) > 2)
+    @rule()
+    def lose_old_backups(self) -> None:
+        """Remove all backups but the newest two, as an operator does who needs the space."""
+        for backup in self.listed[2:]:
+            Path(backup.path).with_suffix(".json").unlink()
+            Path(backup.path).unlink()
+        del self.listed[2:]
+
+    @precondition(lambda self: self.base is not None)
+    @rule()
+    def prune(self) -> None:
+        """Remove the segments that nothing needs."""
+        told = self.job.prune(dry_run=True)
+        assert told.removed == self.job.prune().removed
+        left = {event.id for key in KEYS for event in self.job.history(key)}
+        self.gone = sum(event.id not in left for event in self.events)
+        assert all(event.id in left for event in self.events[self.gone :])
+        assert self.gone <= min(self.bases[backup.name].folded for backup in self.listed)
 
     @rule()
     def new_segment(self) -> None:

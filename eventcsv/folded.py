@@ -1,0 +1,100 @@
+"""The CSV as the log says that it should be: a fold of the log's new part onto where it starts from. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eventcsv.fold import Fold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventcsv.event import InFlight
+    from eventcsv.origin import Origin
+    from eventcsv.scan import Damage
+    from eventcsv.segments import LogEnd, LogReader
+    from eventcsv.view import Table
+
+    ProgressCallback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The CSV as the log says that it should be.
+
+    Attributes:
+        origin: Where the fold started.
+        table: The result.
+        end: The log's end, up to which was folded.
+        crc: zlib.crc32 of the log from the origin's `since` to there.
+        events: How many results were folded.
+        unknown: For each key that is in no row, how many of them.
+        late: Keys whose rows were added after their results were recorded.
+        in_flight: The POs that were taken up and have no result yet.
+        damage: What is damaged in the part of the log that was read.
+        torn: The lines in it, or behind it, that a crash had cut off.
+    """
+
+    origin: Origin
+    table: Table
+    end: LogEnd
+    crc: int
+    events: int
+    unknown: dict[str, int]
+    late: frozenset[str]
+    in_flight: tuple[InFlight, ...]
+    damage: tuple[Damage, ...]
+    torn: tuple[Damage, ...]
+
+
+def fold_onto(
+    origin: Origin,
+    end: LogEnd,
+    log: LogReader,
+    *,
+    guard_formulas: bool,
+    on_progress: ProgressCallback | None = None,
+) -> Folded:
+    """Fold the log between an origin and an end onto the origin.
+
+    Args:
+        origin: Where to start.
+        end: Where to stop.
+        log: The event log.
+        guard_formulas: Put an apostrophe before text that a spreadsheet would take for a formula.
+        on_progress: Called with the bytes of the log folded so far and those to fold.
+    """
+    late = origin.unknown.intersection(origin.table.keys()) if origin.unknown else frozenset()
+    before = _with_late(origin, late, log, guard_formulas=guard_formulas) if late else origin.table
+    fold = Fold(before, guard_formulas=guard_formulas, in_flight=origin.in_flight)
+    damage: list[Damage] = []
+    crc, done = origin.crc, 0
+    total = log.size_bytes(origin.position, end.position)
+    for chunk in log.read(origin.position, end.position, crc=origin.crc):
+        damage += fold.add(chunk)
+        crc = chunk.crc
+        done += len(chunk.raw)
+        if on_progress:
+            on_progress(done, total)
+    tail = (end.torn,) if end.torn else ()
+    return Folded(
+        origin=origin,
+        table=fold.result(),
+        end=end,
+        crc=crc,
+        events=fold.events,
+        unknown=fold.unknown,
+        late=late,
+        in_flight=tuple(fold.in_flight.values()),
+        damage=tuple(item for item in damage if not item.torn),
+        torn=(*(item for item in damage if item.torn), *tail),
+    )
+
+
+def _with_late(origin: Origin, late: frozenset[str], log: LogReader, *, guard_formulas: bool) -> Table:
+    """Fold the results that were recorded before an operator added their rows."""
+    fold = Fold(origin.table, guard_formulas=guard_formulas, only=late)
+    for chunk in log.read(origin.beginning or log.first(), origin.position):
+        fold.add(chunk)  # its damage was reported when this part was folded first
+    return fold.result()

@@ -1,0 +1,202 @@
+"""Puts a folded CSV in the place of the one that is there: base, checkpoint, replacement.
+
+They come in an order in which a kill between any two steps leaves the old CSV or the new one, and the next run ends in
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from eventcsv import checkpoint as checkpoints
+from eventcsv.checkpoint import Checkpoint, View
+from eventcsv.errors import BackupError, CorruptLog, InvalidCsv
+from eventcsv.log import CHECKPOINT_NAME
+from eventcsv.origin import EditedMeanwhile
+from eventcsv.view import render
+
+if TYPE_CHECKING:
+    from eventcsv.backup import Backup
+    from eventcsv.folded import Folded
+    from eventcsv.origin import Origin, Origins
+
+
+class Publisher:
+    """Publishes one CSV; its caller holds the lock against other compactions.
+
+    Args:
+        origins: What the CSV, its log and its backups are.
+
+    Attributes:
+        checkpoint_path: The checkpoint.
+    """
+
+    def __init__(self, origins: Origins) -> None:
+        self.origins = origins
+        self._csv_path = origins.csv_path
+        self._log = origins.log
+        self._backups = origins.backups
+        self._storage = origins.storage
+        directory, name = os.path.split(self._csv_path)
+        self._temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
+        self.checkpoint_path = os.path.join(self._log.directory, CHECKPOINT_NAME)
+
+    def publish(self, folded: Folded) -> tuple[bool, Backup | None, Backup | None]:
+        """Make the CSV what the log says, and the checkpoint with it.
+
+        Returns:
+            Whether the CSV was written, the base made on the way, and the kept copy of a CSV that was replaced.
+
+        Raises:
+            EditedMeanwhile: The CSV was edited since it was read; nothing was replaced.
+            OSError: The disk said no; the CSV is the old one.
+        """
+        origin, table, end = folded.origin, folded.table, folded.end
+        self._log.sync(origin.position, end.position)
+        untouched = origin.exact or (origin.encoding is None and table is origin.table)
+        data = origin.data if untouched else render(table)
+        encoding = origin.encoding if origin.exact else None
+        unknown = tuple(sorted((origin.unknown - folded.late).union(folded.unknown)))
+        view = View(sha256(data).hexdigest(), end.position, folded.crc, unknown, folded.in_flight, encoding)
+        base, kept = self._put_in_place(origin, data, view)
+        self.origins.resident = (view.sha256, table)
+        return data != origin.current, base, kept
+
+    def _put_in_place(self, origin: Origin, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
+        """Put `data` in the CSV's place unless it is there; return the base and the kept copy made on the way."""
+        if origin.rebuilt and data != origin.current:
+            return self._rebuild(origin, data, view)
+        base = None
+        if origin.new_base:
+            base = self._keep(origin)
+            origin = replace(origin, base=base.name)
+        if data == origin.current:
+            self._save((view,), origin)
+            return base, None
+        self._write_temporary(data)
+        met = tuple(sorted(origin.unknown))
+        digest = sha256(origin.data).hexdigest()
+        present = View(digest, origin.position, origin.crc, met, origin.in_flight, origin.encoding)
+        self._save((present, view), origin)
+        self._replace(origin)
+        self._storage.sync_directory(os.path.dirname(self._csv_path))
+        if not origin.unknown.issubset(view.unknown):  # late ones are in now, and must not be folded once more
+            self._store(replace(self._checkpoint(origin), views=(view,)))
+        return base, None
+
+    def _rebuild(self, origin: Origin, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
+        """Put `data` in the place of a CSV whose place in the log is not known, and which is kept first."""
+        kept = self._keep_replaced(origin.current)
+        self._write_temporary(data)
+        base = None
+        try:
+            if origin.new_base:  # from here on a replay starts from it, so nothing may be left that can well fail
+                base = self._keep(origin)
+                origin = replace(origin, base=base.name)
+            # No checkpoint can name the CSV that is there: until the new one has arrived there is none, and a run that
+            # is killed in between is a full replay again.
+            self._forget()
+            self._replace(origin)
+        except (OSError, EditedMeanwhile):
+            if base:
+                with suppress(OSError):
+                    self._backups.remove(base)
+            raise
+        self._storage.sync_directory(os.path.dirname(self._csv_path))
+        self._save((view,), origin)
+        return base, kept
+
+    def _replace(self, origin: Origin) -> None:
+        if self.origins.current() != origin.current:
+            raise EditedMeanwhile
+        self._storage.replace(self._temporary, self._csv_path)
+
+    def _forget(self) -> None:
+        if self._storage.stat(self.checkpoint_path) is not None:
+            self._storage.remove_ours(self.checkpoint_path)
+            self._storage.sync_directory(self._log.directory)
+        self.origins.saved = self.origins.verified = None
+
+    def _save(self, views: tuple[View, ...], origin: Origin) -> None:
+        """Write the checkpoint, unless the one that is there says the same."""
+        checkpoint = replace(self._checkpoint(origin), views=views)
+        saved = self.origins.saved
+        if saved is None or checkpoint not in {saved, replace(saved, views=saved.views[-1:])}:
+            self._store(checkpoint)
+        self.origins.verified = self.origins.saved
+
+    def _checkpoint(self, origin: Origin) -> Checkpoint:
+        return Checkpoint(
+            log=self.origins.identity(),
+            key_column=self._log.key_column,
+            guard_formulas=self.origins.guard_formulas,
+            delimiter=origin.delimiter,
+            base=origin.base,
+            since=origin.since,
+            views=(),
+        )
+
+    def saved(self) -> Checkpoint | None:
+        """Return the checkpoint as it is on disk, or None when there is none that can be believed."""
+        return checkpoints.load(self._storage, self.checkpoint_path)
+
+    def load(self) -> Checkpoint | None:
+        """Take note of the checkpoint as it is on disk, and return it."""
+        self.origins.saved = self.saved()
+        return self.origins.saved
+
+    def has_checkpoint(self) -> bool:
+        """Tell whether there is a checkpoint, damaged or not."""
+        return self._storage.stat(self.checkpoint_path) is not None
+
+    def _store(self, checkpoint: Checkpoint) -> None:
+        checkpoints.save(self._storage, self.checkpoint_path, checkpoint)
+        self.origins.saved = self.origins.verified = checkpoint
+
+    def _keep(self, origin: Origin) -> Backup:
+        """Make the content that an origin starts from a base."""
+        return self._backups.create(
+            origin.data,
+            reason=origin.new_base or "",
+            record_count=origin.table.rows.height,
+            log=self.origins.identity(),
+            position=origin.position,
+            session=origin.session,
+            unknown=tuple(sorted(origin.unknown)),
+            in_flight=origin.in_flight,
+            beginning=origin.beginning,
+            delimiter=origin.delimiter,
+            encoding=origin.encoding,
+        )
+
+    def _keep_replaced(self, current: bytes | None) -> Backup | None:
+        """Keep the CSV that a rebuild is going to replace, unless a backup has the same bytes."""
+        if current is None:
+            return None
+        digest = sha256(current).hexdigest()
+        for known in self._backups.all():
+            with suppress(BackupError):  # a copy that is damaged is none
+                if known.sha256 == digest and self._backups.read(known) == current:
+                    return known
+        try:
+            count = self.origins.parse(current).rows.height
+        except InvalidCsv:
+            count = current.count(b"\n")  # it may be what the rebuild is to mend
+        identity = self.origins.identity()
+        return self._backups.create(current, reason="before a rebuild", record_count=count, log=identity, position=None)
+
+    def _write_temporary(self, data: bytes) -> None:
+        self._storage.write_new(self._temporary, data, like=self._storage.stat(self._csv_path))
+        if self._storage.read_and_close(self._storage.open_regular(self._temporary, os.O_RDONLY)) != data:
+            raise CorruptLog(
+                f"{self._temporary}: reads back other than it was written; is the disk failing? The CSV is untouched"
+            )
+
+    def clear_interrupted(self) -> None:
+        """Remove what a compaction left that was killed."""
+        for leftover in (f"{self.checkpoint_path}.tmp", self._temporary):
+            self._storage.remove_ours(leftover)

@@ -200,6 +200,8 @@ class Compactor:
 
     def begin(self, session: str) -> CompactResult:
         """Bring the CSV up to date and keep a copy of it for a session that begins; old copies go."""
+        self._log.finish_seals()
+        self._retain()  # sessions that were killed early may have left more
         result = self.keep(SESSION, session)
         self._retain()
         return result

@@ -332,9 +332,25 @@ class FileLog(LogReader):
         with self.locked():
             highest = max(self.segments(), default=0)
             self._create_segment(highest + 1)
-            if highest:
-                self._seal(highest)
+            self._seal_up_to(highest)
         return Position(highest + 1, 0)
+
+    def finish_seals(self) -> None:
+        """Seal the finished segments whose sealing a crash had cut short, so that nobody takes that for damage.
+
+        Raises:
+            LockTimeout: The lock was held by somebody else.
+            OSError: The disk said no.
+        """
+        if len(self.segments()) > 1:
+            with self.locked():
+                self._seal_up_to(max(self.segments(), default=0) - 1)
+
+    def _seal_up_to(self, number: int) -> None:
+        """Seal a segment and those before it, down to one that is sealed."""
+        while self.storage.exists(self.path(number)) and not self.is_sealed(number):
+            self._seal(number)
+            number -= 1
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -37,8 +36,14 @@ _MOST_HANDINGS: Final = 3
 class Listener(Protocol):
     """Whom a pool works for."""
 
-    def next_task(self) -> Task | None:
-        """Return what to work on next, or None when there is nothing, for now."""
+    def waiting(self) -> int:
+        """Return how many tasks nobody has been given yet."""
+
+    def next_task(self) -> Task:
+        """Return one of them, which is given to a worker now."""
+
+    def returned(self, task: Task) -> None:
+        """Take back a task whose worker was lost before it took it up."""
 
     def finished(self, outcome: Outcome) -> None:
         """Take note of what came of a task."""
@@ -90,7 +95,6 @@ class Pool:
     writer_prefix: str
     listener: Listener
     _workers: list[_Worker] = field(default_factory=list)
-    _returned: deque[Task] = field(default_factory=deque)
     _handed: dict[str, int] = field(default_factory=dict)
     _started: int = 0
     _failed_starts: int = 0
@@ -105,12 +109,13 @@ class Pool:
             while True:
                 if not stopping():
                     self._hand_out()
-                busy = [worker for worker in self._workers if worker.task]
-                if not busy and (stopping() or not self._returned):
+                busy = any(worker.task for worker in self._workers)
+                if not busy and (stopping() or not self.listener.waiting()):
                     return
                 ends = {worker.connection: worker for worker in self._workers}
                 for end in wait(list(ends), _TICK_S):
                     self._listen(ends[end])  # type: ignore[index]  # what is waited for is what comes back
+                self._check_for_deaths()
                 self._check_deadlines()
         finally:
             self._dismiss()
@@ -118,18 +123,15 @@ class Pool:
     # --- tasks ---
 
     def _hand_out(self) -> None:
-        while task := self._next_task():
+        while waiting := self.listener.waiting():
             idle = next((worker for worker in self._workers if worker.ready and not worker.task), None)
-            if idle is None:
-                self._returned.appendleft(task)
-                if len(self._workers) == self.size:
-                    return
+            starting = sum(not worker.ready for worker in self._workers)
+            if idle:  # asked for only now, so that it is what the CSV says at this moment
+                self._hand(self.listener.next_task(), idle)
+            elif len(self._workers) < self.size and starting < waiting:
                 self._start_worker()
             else:
-                self._hand(task, idle)
-
-    def _next_task(self) -> Task | None:
-        return self._returned.popleft() if self._returned else self.listener.next_task()
+                return
 
     def _hand(self, task: Task, worker: _Worker) -> None:
         worker.task, worker.taken = task, False
@@ -160,6 +162,14 @@ class Pool:
             case Broken():
                 self._bury(worker, f"its initializer failed: {message.reason}")
 
+    def _check_for_deaths(self) -> None:
+        """Find dead workers whose connection does not tell, since a child that they forked has inherited it."""
+        for worker in [worker for worker in self._workers if worker.process.exitcode is not None]:
+            while worker in self._workers and worker.connection.poll():
+                self._listen(worker)
+            if worker in self._workers:
+                self._bury(worker, _ending(worker.process))
+
     def _check_deadlines(self) -> None:
         now = time.monotonic()
         for worker in [worker for worker in self._workers if worker.deadline < now]:
@@ -177,7 +187,7 @@ class Pool:
         self._started += 1
         process = context.Process(
             target=serve,
-            args=(self.work, f"{self.writer_prefix}-{self._started:02}", its_connection, its_lifeline),
+            args=(self.work, f"{self.writer_prefix}-{self._started:02}", its_connection, its_lifeline, os.getpid()),
             name=f"eventcsv-worker-{self._started:02}",
         )
         with _signals_blocked():  # until the worker has its own handlers
@@ -211,7 +221,7 @@ class Pool:
         if worker.taken or handings == _MOST_HANDINGS:
             self.listener.lost(task, reason)
         else:
-            self._returned.appendleft(task)
+            self.listener.returned(task)
 
     def _dismiss(self) -> None:
         """Let idle workers end in peace, and kill the others."""

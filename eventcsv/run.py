@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from eventcsv import masking
-from eventcsv.errors import AppendError, EventCsvError
-from eventcsv.event import COLUMNS, FAILED, Kind, Status
+from eventcsv.errors import AppendError, EventCsvError, InvalidEvent
+from eventcsv.event import COLUMNS, FAILED, Kind, Status, check_key
 from eventcsv.progress import work_of
 from eventcsv.worker import Outcome, Recorder, Task
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from eventcsv.compactor import Compactor
-    from eventcsv.event import Event, InFlight
+    from eventcsv.event import Event
+    from eventcsv.folded import Folded
     from eventcsv.scan import Position
 
 
@@ -45,6 +46,7 @@ class RunResult:
         failed: Those with STATUS ERROR or FAILED, in the order of their results.
         interrupted: The POs that were in flight when an earlier run died.
         held: Those of them that were held back, as asked.
+        refused: Keys of the CSV that no event may have, for instance with a line break; mend them there.
         unrecorded: What could not be recorded; those POs stay pending.
         lost_workers: How many workers died or were stopped in the middle of a PO.
         stopped: The signal that stopped the run early, or None.
@@ -56,6 +58,7 @@ class RunResult:
     failed: tuple[Outcome, ...]
     interrupted: tuple[str, ...]
     held: tuple[str, ...]
+    refused: tuple[str, ...]
     unrecorded: tuple[Outcome, ...]
     lost_workers: int
     stopped: str | None
@@ -68,7 +71,6 @@ class Run:
     Args:
         job: Where results are recorded.
         compactor: Knows the CSV at the log's present end.
-        start: Where the session began in the log.
         view_changed: Set whenever an operator may have changed what there is to do.
         done: The STATUS words that count as done.
         hold: Whether POs that were in flight when an earlier run died are held back.
@@ -81,7 +83,6 @@ class Run:
         self,
         job: Job,
         compactor: Compactor,
-        start: Position,
         view_changed: threading.Event,
         done: Collection[str],
         *,
@@ -90,7 +91,6 @@ class Run:
         self.todo: deque[tuple[str, int]] = deque()
         self._job = job
         self._compactor = compactor
-        self._start = start
         self._view_changed = view_changed
         self._done = done
         self._met: set[str] = set()
@@ -99,36 +99,51 @@ class Run:
         self._failed: list[Outcome] = []
         self._unrecorded: list[Outcome] = []
         self._lost_workers = 0
-        in_flight = {item.key for item in self._plan()}
+        self._refused: list[str] = []
+        folded = self._plan()
+        self._start = folded.end.position
+        in_flight = {item.key for item in folded.in_flight}
         self._interrupted = tuple(key for key, _ in self.todo if key in in_flight)
         self._held = self._interrupted if hold else ()
         self._met.update(self._held)
         self.todo = deque(item for item in self.todo if item[0] not in self._met)
 
-    def _plan(self) -> tuple[InFlight, ...]:
-        """Find what is still to do, by the CSV as it is now; return what is in flight."""
+    def _plan(self) -> Folded:
+        """Find what is still to do, by the CSV as it is now."""
         self._view_changed.clear()
         folded = self._compactor.peek()
         pending = work_of(folded.table, self._done).filter(~pl.col("done"))
         self._rows, self._names = folded.table.rows_as_text(), folded.table.names
+        for key in pending.get_column("key"):
+            if key not in self._met and not _is_key(key):
+                self._met.add(key)
+                self._refused.append(key)
+                masking.get_logger().warning("run.key_refused", key=key, csv=self._job.csv_path)
         self.todo = deque(item for item in pending.select("key", "row").iter_rows() if item[0] not in self._met)
-        return folded.in_flight
+        return folded
 
     # --- what the pool asks and tells ---
 
-    def next_task(self) -> Task | None:
-        """Return the next PO, by the CSV as it is now, or None."""
+    def waiting(self) -> int:
+        """Return how many POs nobody has been given yet, by the CSV as it is now."""
         if self._view_changed.is_set() or not (self.todo or self._exhausted):
             try:
                 self._plan()
             except (EventCsvError, OSError) as error:  # the operator will mend it; what is known is worked on
                 masking.get_logger().warning("run.not_planned_again", csv=self._job.csv_path, error=str(error))
             self._exhausted = not self.todo
-        if not self.todo:
-            return None
+        return len(self.todo)
+
+    def next_task(self) -> Task:
+        """Return the next PO with its row."""
         key, row = self.todo.popleft()
         self._met.add(key)
         return Task(key, dict(zip(self._names, self._rows.row(row), strict=True)))
+
+    def returned(self, task: Task) -> None:
+        """Take back a PO that nobody has begun."""
+        self._met.discard(task.key)
+        self._view_changed.set()
 
     def finished(self, outcome: Outcome) -> None:
         """Take note of what came of a PO."""
@@ -148,18 +163,16 @@ class Run:
     def lost(self, task: Task, reason: str) -> None:
         """Record that a worker was lost with its PO, unless it had recorded a result before."""
         self._lost_workers += 1
-        last = None
-        for event in self._job.history(task.key, since=self._start):
-            last = event
-        if last and last.kind == Kind.RESULT:
+        try:
+            last = None
+            for event in self._job.history(task.key, since=self._start):
+                last = event
+            if last is None or last.kind != Kind.RESULT:
+                last = self._job.emit_result(task.key, Status.ERROR, error_message=reason)
             cells = last.cells
             outcome = Outcome(task.key, cells.get(COLUMNS["status"], ""), cells.get(COLUMNS["error_message"], ""))
-        else:
-            try:
-                self._job.emit_result(task.key, Status.ERROR, error_message=reason)
-                outcome = Outcome(task.key, Status.ERROR.value, reason)
-            except AppendError as error:
-                outcome = Outcome(task.key, "", str(error), unrecorded=error.event)
+        except AppendError as error:
+            outcome = Outcome(task.key, "", str(error), unrecorded=error.event)
         self.finished(outcome)
 
     def result(self, *, stopped: str | None, duration_s: float) -> RunResult:
@@ -170,8 +183,17 @@ class Run:
             failed=tuple(self._failed),
             interrupted=self._interrupted,
             held=self._held,
+            refused=tuple(self._refused),
             unrecorded=tuple(self._unrecorded),
             lost_workers=self._lost_workers,
             stopped=stopped,
             duration_s=duration_s,
         )
+
+
+def _is_key(text: str) -> bool:
+    try:
+        check_key(text)
+    except InvalidEvent:
+        return False
+    return True

@@ -189,6 +189,11 @@ class LogReader:
         if end.offset_bytes:
             yield from self.read(start, end)
 
+    def is_sealed(self, number: int) -> bool:
+        """Tell whether a segment ends in a seal."""
+        with self._open_content(number, Position(number + 1, 0)) as content:
+            return content is not None and bool(content.seal)
+
     def crc(self, start: Position, end: Position) -> int | None:
         """Return zlib.crc32 of the bytes between two positions, seals left out, or None when some of them are gone."""
         crc = 0

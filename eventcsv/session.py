@@ -87,8 +87,11 @@ class Session:
         self._end = threading.Event()
         self._view_changed = threading.Event()
         self._at_exit = ExitStack()
+        self._is_open = False
 
     def __enter__(self) -> Self:
+        if self._end.is_set() or self._is_open:
+            raise EventCsvError("a session is entered once; make another one: job.session()")
         self._compactor.check()  # before the lock makes a folder beside a mistyped path
         with ExitStack() as stack:
             stack.enter_context(self._lock.held(self.id))
@@ -96,13 +99,14 @@ class Session:
             self.begun = self._compactor.begin(self.id)
             self.damage += self.begun.damage
             self.interrupted = self.begun.in_flight
-            self._start = self._job.new_segment()
+            self._job.new_segment()
             self._job.record_as(f"{self._writer}-00")
             background = threading.Thread(target=self._keep_current, name="eventcsv-compactor", daemon=True)
             background.start()
             stack.callback(background.join)
             stack.callback(self._end.set)
             self._at_exit = stack.pop_all()
+        self._is_open = True
         masking.get_logger().info(
             "session.started",
             session=self.id,
@@ -125,6 +129,7 @@ class Session:
     ) -> None:
         with ExitStack() as stack:
             stack.push(self._at_exit)
+            self._is_open = False
             self._end.set()
             try:
                 self.ended = self._compactor.compact()
@@ -197,11 +202,13 @@ class Session:
             raise ValueError(f"timeout_s: has to be a number of seconds above 0, not {timeout_s}")
         if interrupted not in {"retry", "hold"}:
             raise ValueError(f'interrupted: has to be "retry" or "hold", not {interrupted!r}')
+        if not self._is_open:
+            raise EventCsvError("the session is not open: with job.session() as session: session.run(...)")
         clock = time.perf_counter()
         work = Work(self._job, process, initializer)
         _check_callable(work)
         _check_importable(work)
-        run = Run(self._job, self._compactor, self._start, self._view_changed, done, hold=interrupted == "hold")
+        run = Run(self._job, self._compactor, self._view_changed, done, hold=interrupted == "hold")
         size = min(workers, max(1, len(run.todo)))
         pool = Pool(work, size, timeout_s, self._writer, run)
         with stop_signals() as stop:

@@ -259,6 +259,11 @@ def run_lines(result: RunResult, progress: Progress, backup: Backup) -> Iterator
     if result.held:
         yield _line("held", f"{len(result.held):,} in flight when the last run died: {_few(list(result.held))}")
         yield _line("", "see whether their work was done, and set STATUS; or run with --interrupted retry")
+    if result.refused:
+        keys = _few([repr(key) for key in result.refused])
+        yield _line(
+            "refused", f"{len(result.refused):,} with control characters in the key; mend it in the CSV: {keys}"
+        )
     if result.lost_workers:
         yield _line(
             "lost", f"{result.lost_workers:,} {_plural('worker', result.lost_workers)}, each with its own PO only"

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S: Final = 0.2
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _LONGEST_MESSAGE: Final = 1_000
 _STATUS: Final = column_id(COLUMNS["status"])
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
@@ -139,7 +141,7 @@ class Work:
         pickle.dumps(self)
 
 
-def serve(work: Work, writer: str, connection: Connection, lifeline: Connection) -> None:
+def serve(work: Work, writer: str, connection: Connection, lifeline: Connection, session_pid: int) -> None:
     """Work on what comes in, until the connection ends or a SIGTERM asks to leave.
 
     Args:
@@ -147,8 +149,9 @@ def serve(work: Work, writer: str, connection: Connection, lifeline: Connection)
         writer: What the ids of this worker's events begin with.
         connection: Brings tasks, takes messages.
         lifeline: Ends with the session's process, whatever becomes of that.
+        session_pid: That process.
     """
-    leaving = _detach(connection, lifeline)
+    leaving = _detach(connection, lifeline, session_pid)
     mutex = threading.RLock()
 
     def send(message: object) -> None:
@@ -172,7 +175,7 @@ def serve(work: Work, writer: str, connection: Connection, lifeline: Connection)
                 send(work_on(task, work))
 
 
-def _detach(connection: Connection, lifeline: Connection) -> threading.Event:
+def _detach(connection: Connection, lifeline: Connection, session_pid: int) -> threading.Event:
     """Leave Ctrl-C and hang-ups to the session, and die with it; what this worker starts dies with the worker."""
     leaving = threading.Event()
     for end in (connection, lifeline):  # a browser that inherited these would hide this worker's death
@@ -182,13 +185,25 @@ def _detach(connection: Connection, lifeline: Connection) -> threading.Event:
     signal.signal(signal.SIGHUP, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: leaving.set())
     os.setpgrp()
+    _ask_to_be_killed_with(session_pid)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
     return leaving
 
 
+def _ask_to_be_killed_with(session_pid: int) -> None:
+    """Have the kernel kill this worker when its session dies, even while it lets no other thread run. Linux only."""
+    if sys.platform != "linux":
+        return
+    import ctypes  # noqa: PLC0415  # nobody else needs it
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != session_pid:  # it was too late for that
+        os.killpg(0, signal.SIGKILL)
+
+
 def _die_with(lifeline: Connection) -> None:
-    # Two sessions must never work on one PO, so a worker does not outlive its own.
+    # Two sessions must never work on one PO, so a worker does not outlive its own; nor does what it has started.
     try:
         lifeline.recv_bytes()
     except (EOFError, OSError):

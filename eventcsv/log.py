@@ -6,6 +6,7 @@ On disk, for data/input/input.csv:
         events-000001.jsonl     segments; the highest number is the active one, the only one that grows
         append.lock             held for each append; a sidecar, never renamed, truncated or removed
         compact.lock            held by whoever writes the view
+        session.lock            held by the session that is at work
         checkpoint.json         how far the view has folded; see `compactor`
 
 A segment starts with a header line and, once finished, ends with a seal line:

@@ -30,6 +30,8 @@ _TICK_S: Final = 0.1
 _START_TIMEOUT_S: Final = 120.0
 _EXIT_TIMEOUT_S: Final = 10.0
 _MOST_FAILED_STARTS: Final = 3
+_FIRST_WAIT_S: Final = 0.1
+_LONGEST_WAIT_S: Final = 30.0
 _MOST_HANDINGS: Final = 3
 
 
@@ -86,6 +88,7 @@ class Pool:
         size: How many workers.
         timeout_s: How long a task may take, in seconds; None for as long as it likes.
         writer_prefix: What the ids of all workers' events begin with.
+        numbers: Gives each worker a number that none had before.
         listener: Gives the tasks, takes what comes of them.
     """
 
@@ -93,17 +96,18 @@ class Pool:
     size: int
     timeout_s: float | None
     writer_prefix: str
+    numbers: Iterator[int]
     listener: Listener
     _workers: list[_Worker] = field(default_factory=list)
     _handed: dict[str, int] = field(default_factory=dict)
-    _started: int = 0
     _failed_starts: int = 0
+    _next_start_at: float = 0.0
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Work until there is nothing left, or until `stopping` says so and what is in flight is done.
 
         Raises:
-            EventCsvError: No worker could be started, three times in a row.
+            EventCsvError: No worker could be started, three times in a row, and none is left.
         """
         try:
             while True:
@@ -128,7 +132,7 @@ class Pool:
             starting = sum(not worker.ready for worker in self._workers)
             if idle:  # asked for only now, so that it is what the CSV says at this moment
                 self._hand(self.listener.next_task(), idle)
-            elif len(self._workers) < self.size and starting < waiting:
+            elif len(self._workers) < self.size and starting < waiting and time.monotonic() >= self._next_start_at:
                 self._start_worker()
             else:
                 return
@@ -142,7 +146,7 @@ class Pool:
     def _listen(self, worker: _Worker) -> None:
         try:
             message = worker.connection.recv()
-        except (EOFError, OSError):
+        except Exception:  # noqa: BLE001  # an end, or what the caller's code wrote into a descriptor of ours
             self._bury(worker, _ending(worker.process))
             return
         match message:
@@ -184,20 +188,38 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         connection, its_connection = context.Pipe()
         its_lifeline, lifeline = context.Pipe(duplex=False)
-        self._started += 1
+        number = next(self.numbers)
         process = context.Process(
             target=serve,
-            args=(self.work, f"{self.writer_prefix}-{self._started:02}", its_connection, its_lifeline, os.getpid()),
-            name=f"eventcsv-worker-{self._started:02}",
+            args=(self.work, f"{self.writer_prefix}-{number:02}", its_connection, its_lifeline, os.getpid()),
+            name=f"eventcsv-worker-{number:02}",
         )
-        with _signals_blocked():  # until the worker has its own handlers
-            process.start()
-        # Only the worker may hold these: that is how its death shows.
-        its_connection.close()
-        its_lifeline.close()
+        try:
+            with _signals_blocked():  # until the worker has its own handlers
+                process.start()
+        except OSError as error:  # no memory, or too many processes
+            connection.close()
+            lifeline.close()
+            self._note_failed_start(str(error))
+            return
+        finally:
+            # Only the worker may hold these: that is how its death shows.
+            its_connection.close()
+            its_lifeline.close()
         deadline = time.monotonic() + _START_TIMEOUT_S
-        self._workers.append(_Worker(self._started, process, connection, lifeline, deadline))
-        masking.get_logger().debug("worker.started", worker=self._started, pid=process.pid)
+        self._workers.append(_Worker(number, process, connection, lifeline, deadline))
+        masking.get_logger().debug("worker.started", worker=number, pid=process.pid)
+
+    def _note_failed_start(self, reason: str) -> None:
+        """Wait a while before the next one; when nobody is left who works, there is no point in it."""
+        self._failed_starts += 1
+        self._next_start_at = time.monotonic() + min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**self._failed_starts)
+        if self._failed_starts >= _MOST_FAILED_STARTS and not any(worker.ready for worker in self._workers):
+            raise EventCsvError(
+                f"no worker could be started, {self._failed_starts} times in a row; the last one: {reason}. "
+                "What it printed stands above. A script that starts a session needs its calls below "
+                'if __name__ == "__main__":'
+            )
 
     def _bury(self, worker: _Worker, reason: str) -> None:
         """Note that a worker is lost, with what it was working on."""
@@ -208,13 +230,7 @@ class Pool:
             "worker.lost", worker=worker.number, pid=worker.process.pid, reason=reason, key=task.key if task else None
         )
         if not worker.ready:
-            self._failed_starts += 1
-            if self._failed_starts == _MOST_FAILED_STARTS:
-                raise EventCsvError(
-                    f"no worker could be started, {_MOST_FAILED_STARTS} times in a row; the last one: {reason}. "
-                    "What it printed stands above. A script that starts a session needs its calls below "
-                    'if __name__ == "__main__":'
-                )
+            self._note_failed_start(reason)
         if task is None:
             return
         handings = self._handed[task.key] = self._handed.get(task.key, 0) + 1

@@ -8,6 +8,7 @@ it ends. `Session.run` works through the pending POs with worker processes.
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import re
 import threading
@@ -75,6 +76,7 @@ class Session:
             raise ValueError(f"refresh_s: has to be a number of seconds above 0, not {refresh_s}")
         # What event ids begin with must be used only once, whatever name a caller gives its sessions.
         self._writer = os.urandom(4).hex()
+        self._numbers = itertools.count(1)
         self.id = session_id or self._writer
         self.interrupted: tuple[InFlight, ...] = ()
         self.damage: list[Damage] = []
@@ -210,7 +212,7 @@ class Session:
         _check_importable(work)
         run = Run(self._job, self._compactor, self._view_changed, done, hold=interrupted == "hold")
         size = min(workers, max(1, len(run.todo)))
-        pool = Pool(work, size, timeout_s, self._writer, run)
+        pool = Pool(work, size, timeout_s, self._writer, self._numbers, run)
         with stop_signals() as stop:
             self.stop = stop
             try:

@@ -359,6 +359,16 @@ def test_a_result_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path: Path) -
     assert {"ERROR": 1} == result.by_status
 
 
+def test_every_event_has_an_id_of_its_own(tmp_path: Path) -> None:
+    """Over several runs in one session, too: history takes equal ids for one event that was appended twice."""
+    job = make_job(tmp_path, {"PO1": "", "PO2": "no page", "PO3": ""})
+    with job.session() as session:
+        session.run(jobs.work)
+        session.run(jobs.work, done=())
+    ids = [event["id"] for kind in ("started", "result") for event in logged(job, kind)]
+    assert 12 == len(ids) == len(set(ids))
+
+
 def test_a_storm_of_kills(tmp_path: Path) -> None:
     """50 kills of workers that are at work: each PO has one result, COMPLETED or ERROR, and the run ends."""
     job = make_job(tmp_path, {f"PO{number}": "short" for number in range(200)})

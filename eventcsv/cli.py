@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -42,6 +42,7 @@ from eventcsv.options import (
     Po,
     on_job,
 )
+from eventcsv.screen import own_screen
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from eventcsv.folded import ProgressCallback
     from eventcsv.progress import Progress
     from eventcsv.scan import Damage
+    from eventcsv.screen import Screen
     from eventcsv.session import Session
 
 _LOOK_S: Final = 1.0
@@ -245,18 +247,19 @@ def run(
 
     Exit code 0 means that every PO of this run was worked on and none ended in ERROR or FAILED.
     """
-    with _stdout_for_results():
+    result, trouble = None, ""
+    with own_screen() as screen:
         process = _function(function, "MODULE:FUNCTION")
         opening = _function(initializer, "--initializer") if initializer else None
         try:
             session = job.session(session_id=session_id, refresh_s=refresh_s)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        with session:
-            for line in terminal.session_lines(session.begun, session.backup, session.id):
-                _say(line)
-            try:
-                with _following(job, session, done):
+        try:
+            with session:
+                for line in terminal.session_lines(session.begun, session.backup, session.id):
+                    _say(line)
+                with _following(job, session, done, screen):
                     result = session.run(
                         process,
                         workers=workers,
@@ -265,22 +268,28 @@ def run(
                         initializer=opening,
                         done=done,
                     )
-            except KeyboardInterrupt:
-                _fail("stopped at once: what was in flight stays pending; run it again to go on", Exit.FAILED)
-    progress = job.progress(done=done)
+        except KeyboardInterrupt:
+            _fail("stopped at once: what was in flight stays pending; run it again to go on", Exit.FAILED)
+        except (EventCsvError, OSError) as error:
+            if result is None:
+                raise
+            trouble = masked(str(error))
+    progress = None if trouble else job.progress(done=done)
     record = {
         "session": session.id,
         **dataclasses.asdict(result),
-        "progress": dataclasses.asdict(progress),
+        "progress": progress and dataclasses.asdict(progress),
         "backup": session.backup,
         "damage": session.damage,
+        "not_compacted": trouble or None,
     }
-    _Output(as_json).show(record, terminal.run_lines(result, progress, session.backup))
+    _Output(as_json).show(record, terminal.run_lines(job.csv_path, result, progress, session.backup, trouble))
     for item in session.damage[: terminal.SHOWN]:
         _say(f"eventcsv: {job.log_dir}: damaged: {item}")
     if session.damage:
         raise typer.Exit(Exit.DAMAGE)
-    raise typer.Exit(Exit.FAILED if result.failed or result.unrecorded or result.stopped else Exit.FINE)
+    failed = result.failed or result.unrecorded or result.refused or result.stopped or trouble
+    raise typer.Exit(Exit.FAILED if failed else Exit.FINE)
 
 
 def _function(name: str, option: str) -> Callable[..., Any]:
@@ -320,25 +329,6 @@ def _blame(error: Exception) -> str:
     return masked(f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})")
 
 
-@contextmanager
-def _stdout_for_results() -> Iterator[None]:
-    """Send what the caller's code prints, here and in the workers, to standard error."""
-    try:
-        sys.stdout.flush()
-        kept = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # one of them is closed
-        yield
-        return
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
 # --- status, pending, history ------------------------------------------------------------------------------------
 
 
@@ -364,30 +354,48 @@ def status(
 def _watch(job: EventCsv, progress: Progress, done: list[str], output: _Output) -> Progress:
     from eventcsv.stopping import stop_signals  # noqa: PLC0415  # the operator side
 
+    looks = _Looks(job, done, progress)
     with stop_signals() as stop:
         if sys.stdout.isatty() and not output.as_json:
             from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
 
             with Live(terminal.progress_view(progress), auto_refresh=False) as live:
                 while not stop.wait(_LOOK_S):
-                    with suppress(EventCsvError):  # a CSV in the middle of being saved; the next look will do
-                        progress = job.progress(done=done)
-                    live.update(terminal.progress_view(progress), refresh=True)
+                    looks.again()
+                    live.update(terminal.progress_view(looks.progress, trouble=looks.trouble), refresh=True)
         else:
             output.show(dataclasses.asdict(progress), iter([terminal.progress_line(progress)]))
             while not stop.wait(_LOOK_S if output.as_json else _LINE_EVERY_S):
-                with suppress(EventCsvError):
-                    progress = job.progress(done=done)
-                output.show(dataclasses.asdict(progress), iter([terminal.progress_line(progress)]))
-    return progress
+                looks.again()
+                line = terminal.progress_line(looks.progress)
+                output.show(dataclasses.asdict(looks.progress), iter([looks.trouble or line]))
+    return looks.progress
+
+
+class _Looks:
+    """How far a job is, look by look; what keeps the present one from answering is in `trouble`."""
+
+    def __init__(self, job: EventCsv, done: list[str], progress: Progress) -> None:
+        self.progress = progress
+        self.trouble = ""
+        self._job = job
+        self._done = done
+
+    def again(self) -> None:
+        try:
+            self.progress = self._job.progress(done=self._done)
+            self.trouble = ""
+        except (EventCsvError, OSError) as error:  # the operator will mend it
+            self.trouble = f"{masked(str(error))}. Results go on into the log"
 
 
 @contextmanager
-def _following(job: EventCsv, session: Session, done: list[str]) -> Iterator[None]:
+def _following(job: EventCsv, session: Session, done: list[str], screen: Screen | None) -> Iterator[None]:
     """Show on standard error how far a run is: live on a terminal, otherwise a line now and then."""
     ended = threading.Event()
-    follow = _follow_live if sys.stderr.isatty() else _follow_in_lines
-    follower = threading.Thread(target=follow, args=(job, session, done, ended), daemon=True)
+    looks = _Looks(job, done, job.progress(done=done))
+    arguments = (looks, session, ended, screen)
+    follower = threading.Thread(target=_follow_live if screen else _follow_in_lines, args=arguments, daemon=True)
     follower.start()
     try:
         yield
@@ -396,29 +404,44 @@ def _following(job: EventCsv, session: Session, done: list[str]) -> Iterator[Non
         follower.join()
 
 
-def _follow_live(job: EventCsv, session: Session, done: list[str], ended: threading.Event) -> None:
-    from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
-    from rich.live import Live  # noqa: PLC0415  # the same
+def _follow_live(looks: _Looks, session: Session, ended: threading.Event, screen: Screen) -> None:
+    from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
 
-    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+    # What is printed has its own way to the screen.
+    redirected = False
+    with Live(
+        console=screen.console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=redirected,
+        redirect_stderr=redirected,
+    ) as live:
         while not ended.is_set():
-            with suppress(EventCsvError, OSError):  # a CSV in the middle of being saved; the next look will do
-                view = terminal.progress_view(job.progress(done=done), stopping=_is_stopping(session))
-                live.update(view, refresh=True)
+            looks.again()
+            view = terminal.progress_view(looks.progress, stopping=_is_stopping(session), trouble=looks.trouble)
+            live.update(view, refresh=True)
             ended.wait(_LOOK_S)
 
 
-def _follow_in_lines(job: EventCsv, session: Session, done: list[str], ended: threading.Event) -> None:
-    said = False
+def _follow_in_lines(looks: _Looks, session: Session, ended: threading.Event, _screen: None) -> None:
+    said: set[str] = set()
+
+    def say_once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            _say(text)
+
     due_s = time.monotonic() + _LINE_EVERY_S
     while not ended.wait(_LOOK_S):
-        if _is_stopping(session) and not said:
-            said = True
-            _say(terminal.STOPPING)
+        if _is_stopping(session):
+            say_once(terminal.STOPPING)
         if time.monotonic() > due_s:
             due_s += _LINE_EVERY_S
-            with suppress(EventCsvError, OSError):
-                _say(terminal.progress_line(job.progress(done=done)))
+            looks.again()
+            if looks.trouble:
+                say_once(f"eventcsv: {looks.trouble}")
+            else:
+                _say(terminal.progress_line(looks.progress))
 
 
 def _is_stopping(session: Session) -> bool:

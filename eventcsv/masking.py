@@ -22,25 +22,30 @@ _SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)?$|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|authori[sz]ation|cookie|credential|session[-_]?key",
     re.IGNORECASE,
 )
+# Each begins where no part of it can have begun before, and is bounded: a long word must not be searched once a letter.
 _SECRETS_IN_TEXT: Final = (
     # the query and fragment of a URL, then the user and password before its host
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE), rf"\1?{MASK}"),
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@", re.IGNORECASE), rf"\1{MASK}@"),
+    (
+        re.compile(r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://[^\s?#\"'<>]{0,4000})[?#][^\s\"'<>]*", re.IGNORECASE),
+        rf"\1?{MASK}",
+    ),
+    (re.compile(r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)[^\s/?#\"'<>]{0,1000}@", re.IGNORECASE), rf"\1{MASK}@"),
     # Authorization: Bearer abc, Basic abc
     (re.compile(r"\b(bearer|basic|digest|negotiate)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
     # password=abc, "token": "abc", api_key: abc, Cookie: a=b
     (
         re.compile(
-            r"(\b[\w-]*(?:pass(?:word|wd|phrase)|secret|token|api[-_]?key|access[-_]?key|cookie|credential)[\w-]*[\"']?\s*[:=]\s*)"
+            r"((?<![\w-])[\w-]{0,64}(?:pass(?:word|wd|phrase)|secret|token|api[-_]?key|access[-_]?key|cookie|credential)"
+            r"[\w-]{0,64}[\"']?\s{0,8}[:=]\s{0,8})"
             r"(\"[^\"]*\"|'[^']*'|[^\s,;&\"']+)",
             re.IGNORECASE,
         ),
         rf"\1{MASK}",
     ),
     # keys that are known by their shape: JSON web tokens, AWS, GitHub, Slack
-    (re.compile(r"\beyJ[\w-]+\.[\w-]+(\.[\w-]*)?"), MASK),
+    (re.compile(r"(?<![\w-])eyJ[\w-]+\.[\w-]+(\.[\w-]*)?"), MASK),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_\w{20,}|\bxox[abprs]-[\w-]{10,}"), MASK),
-    (re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+"), MASK),
+    (re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(\.[\w-]{1,63})+"), MASK),
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from eventcsv import masking
 from eventcsv.edits import seen
 from eventcsv.errors import BackupError, InvalidCsv
-from eventcsv.event import BLANKS, InFlight, Kind, column_id
+from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id
 from eventcsv.scan import events
 from eventcsv.view import parse
 
@@ -183,6 +183,7 @@ class Origins:
         """Start from a CSV that somebody edited, at the place in the log that it shows it has seen."""
         masking.get_logger().info("view.edited", csv=self.csv_path)
         table = self._parse_as(current, delimiter, self._encoding)
+        self._check_status_is_there(table)
         position, stale = self._seen_until(table, checkpoint)
         return Origin(
             data=current,
@@ -199,6 +200,22 @@ class Origins:
             beginning=self._beginning(),
             stale=stale,
         )
+
+    def _check_status_is_there(self, edited: Table) -> None:
+        """Refuse an edit that took the STATUS away: everything would be pending again, and be done again."""
+        status = COLUMNS["status"]
+        newest = self._newest_base()
+        if edited.index_of(status) is not None or newest is None:
+            return
+        try:
+            was_there = self.table_of(newest, self.backups.read(newest)).index_of(status) is not None
+        except (BackupError, InvalidCsv):
+            return
+        if was_there:
+            raise InvalidCsv(
+                f"{self.csv_path}: the column {status} is gone, which says what is done. "
+                "Put it back; with empty cells if everything is to be done again"
+            )
 
     def _seen_until(self, edited: Table, checkpoint: Checkpoint) -> tuple[Position, int]:
         """Return the place in the log that an edited CSV has seen, and how many results for its rows come after it."""

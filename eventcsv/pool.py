@@ -11,13 +11,15 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Final, Protocol
 
-from eventcsv import masking
+from eventcsv import guard, masking
 from eventcsv.errors import EventCsvError
 from eventcsv.worker import STOP_SIGNALS, Broken, Logged, Outcome, Ready, Taken, Task, Work, serve
 
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
 _TICK_S: Final = 0.1
 _START_TIMEOUT_S: Final = 120.0
 _EXIT_TIMEOUT_S: Final = 10.0
+_ENDING_TIMEOUT_S: Final = 2.0
+_EXIT_LOOK_S: Final = 0.005
 _MOST_FAILED_STARTS: Final = 3
+_MOST_LATER_FAILED_STARTS: Final = 5
 _FIRST_WAIT_S: Final = 0.1
-_LONGEST_WAIT_S: Final = 30.0
+_LONGEST_WAIT_S: Final = 5.0
 _MOST_HANDINGS: Final = 3
 
 
@@ -62,7 +67,6 @@ class _Worker:
         number: Its number; a replacement gets a new one.
         process: The process.
         connection: Takes tasks, brings messages.
-        lifeline: Kept open for as long as the worker may live.
         deadline: When it has to be ready, or done with its task, on the monotonic clock in seconds.
         task: What it was handed, or None.
         taken: Whether it has taken that up.
@@ -72,7 +76,6 @@ class _Worker:
     number: int
     process: SpawnProcess
     connection: Connection
-    lifeline: Connection
     deadline: float
     task: Task | None = None
     taken: bool = False
@@ -101,6 +104,8 @@ class Pool:
     _workers: list[_Worker] = field(default_factory=list)
     _handed: dict[str, int] = field(default_factory=dict)
     _failed_starts: int = 0
+    _ever_ready: bool = False
+    _guard: subprocess.Popen[bytes] | None = None
     _next_start_at: float = 0.0
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -110,6 +115,7 @@ class Pool:
             EventCsvError: No worker could be started, three times in a row, and none is left.
         """
         try:
+            self._guard = _started_guard()
             while True:
                 if not stopping():
                     self._hand_out()
@@ -147,16 +153,16 @@ class Pool:
         try:
             message = worker.connection.recv()
         except Exception:  # noqa: BLE001  # an end, or what the caller's code wrote into a descriptor of ours
-            self._bury(worker, _ending(worker.process))
+            self._bury(worker, self._ending_of(worker))
             return
         match message:
             case Ready():
                 worker.ready, worker.deadline = True, float("inf")
-                self._failed_starts = 0
+                self._ever_ready, self._failed_starts = True, 0
             case Taken():
                 worker.taken = True
                 worker.deadline = time.monotonic() + (float("inf") if self.timeout_s is None else self.timeout_s)
-            case Outcome():
+            case Outcome() if worker.task and worker.task.key == message.key:
                 worker.task, worker.deadline = None, float("inf")
                 self.listener.finished(message)
             case Logged():
@@ -172,7 +178,7 @@ class Pool:
             while worker in self._workers and worker.connection.poll():
                 self._listen(worker)
             if worker in self._workers:
-                self._bury(worker, _ending(worker.process))
+                self._bury(worker, self._ending_of(worker))
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
@@ -187,44 +193,55 @@ class Pool:
     def _start_worker(self) -> None:
         context = multiprocessing.get_context("spawn")
         connection, its_connection = context.Pipe()
-        its_lifeline, lifeline = context.Pipe(duplex=False)
         number = next(self.numbers)
         process = context.Process(
             target=serve,
-            args=(self.work, f"{self.writer_prefix}-{number:02}", its_connection, its_lifeline, os.getpid()),
+            args=(self.work, f"{self.writer_prefix}-{number:02}", its_connection),
             name=f"eventcsv-worker-{number:02}",
         )
         try:
-            with _signals_blocked():  # until the worker has its own handlers
+            with _signals_blocked():  # until the worker has its own handlers, and is known here
                 process.start()
+                deadline = time.monotonic() + _START_TIMEOUT_S
+                self._workers.append(_Worker(number, process, connection, deadline))
+                self._tell_guard("+", process)
         except OSError as error:  # no memory, or too many processes
             connection.close()
-            lifeline.close()
             self._note_failed_start(str(error))
             return
         finally:
-            # Only the worker may hold these: that is how its death shows.
-            its_connection.close()
-            its_lifeline.close()
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        self._workers.append(_Worker(number, process, connection, lifeline, deadline))
+            its_connection.close()  # only the worker may hold it: that is how its death shows
         masking.get_logger().debug("worker.started", worker=number, pid=process.pid)
+
+    def _tell_guard(self, sign: str, process: SpawnProcess) -> None:
+        if self._guard and self._guard.stdin:
+            with suppress(OSError):  # somebody killed it; then there is none
+                self._guard.stdin.write(f"{sign}{process.pid}\n".encode())
 
     def _note_failed_start(self, reason: str) -> None:
         """Wait a while before the next one; when nobody is left who works, there is no point in it."""
         self._failed_starts += 1
         self._next_start_at = time.monotonic() + min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**self._failed_starts)
-        if self._failed_starts >= _MOST_FAILED_STARTS and not any(worker.ready for worker in self._workers):
+        most = _MOST_LATER_FAILED_STARTS if self._ever_ready else _MOST_FAILED_STARTS
+        if self._failed_starts >= most and not any(worker.ready for worker in self._workers):
             raise EventCsvError(
-                f"no worker could be started, {self._failed_starts} times in a row; the last one: {reason}. "
-                "What it printed stands above. A script that starts a session needs its calls below "
-                'if __name__ == "__main__":'
+                f"no worker could be started, {self._failed_starts} times in a row; the last one: {reason}"
             )
+
+    def _ending_of(self, worker: _Worker) -> str:
+        hint = (
+            ""
+            if worker.ready
+            else " before it was ready; what it printed stands above. A script that starts a session needs its calls "
+            'below if __name__ == "__main__":'
+        )
+        return f"{_ending(worker.process)}{hint}"
 
     def _bury(self, worker: _Worker, reason: str) -> None:
         """Note that a worker is lost, with what it was working on."""
         self._workers.remove(worker)
         _kill(worker)
+        self._tell_guard("-", worker.process)
         task = worker.task
         masking.get_logger().warning(
             "worker.lost", worker=worker.number, pid=worker.process.pid, reason=reason, key=task.key if task else None
@@ -233,7 +250,8 @@ class Pool:
             self._note_failed_start(reason)
         if task is None:
             return
-        handings = self._handed[task.key] = self._handed.get(task.key, 0) + 1
+        asked_to_leave = worker.process.exitcode == 0 and not worker.taken
+        handings = self._handed[task.key] = self._handed.get(task.key, 0) + (not asked_to_leave)
         if worker.taken or handings == _MOST_HANDINGS:
             self.listener.lost(task, reason)
         else:
@@ -241,15 +259,36 @@ class Pool:
 
     def _dismiss(self) -> None:
         """Let idle workers end in peace, and kill the others."""
-        for worker in self._workers:
-            if worker.task or not worker.ready:
+        # Whoever is impatient with Ctrl-C would else keep the workers alive that come after the one waited for.
+        with _signals_blocked():
+            for worker in self._workers:
+                if worker.task or not worker.ready:
+                    _signal_group(worker.process)
+                worker.connection.close()
+            deadline = time.monotonic() + _EXIT_TIMEOUT_S
+            for worker in self._workers:
+                _await_exit(worker.process, deadline)
                 _kill(worker)
-            worker.connection.close()
-        deadline = time.monotonic() + _EXIT_TIMEOUT_S
-        for worker in self._workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            _kill(worker)
-        self._workers.clear()
+                self._tell_guard("-", worker.process)
+            self._workers.clear()
+            if self._guard:
+                if self._guard.stdin:
+                    with suppress(OSError):
+                        self._guard.stdin.close()
+                self._guard.wait()
+
+
+def _started_guard() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())]
+    with _signals_blocked():
+        return subprocess.Popen(  # noqa: S603  # our own file
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
 
 
 @contextmanager
@@ -263,19 +302,27 @@ def _signals_blocked() -> Iterator[None]:
 
 def _kill(worker: _Worker) -> None:
     """Kill a worker with whatever it has started (a browser), and forget it."""
-    process = worker.process
+    _signal_group(worker.process)
+    worker.process.join()
+    worker.connection.close()
+
+
+def _signal_group(process: SpawnProcess) -> None:
     if process.pid is not None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     process.kill()
-    process.join()
-    worker.connection.close()
-    worker.lifeline.close()
+
+
+def _await_exit(process: SpawnProcess, deadline: float) -> None:
+    # Not join(): that takes a sentinel that the caller's code has closed for an end, and then waits for ever.
+    while process.exitcode is None and time.monotonic() < deadline:
+        time.sleep(_EXIT_LOOK_S)
 
 
 def _ending(process: SpawnProcess) -> str:
     """Return, in words, how a worker ended."""
-    process.join(_EXIT_TIMEOUT_S)
+    _await_exit(process, time.monotonic() + _ENDING_TIMEOUT_S)
     code = process.exitcode
     if code is None:
         return "the worker closed its connection"

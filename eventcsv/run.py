@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import polars as pl
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from eventcsv.event import Event
     from eventcsv.folded import Folded
     from eventcsv.scan import Position
+
+
+_MOST_UNRECORDED: Final = 10
 
 
 class Job(Recorder, Protocol):
@@ -49,7 +53,7 @@ class RunResult:
         refused: Keys of the CSV that no event may have, for instance with a line break; mend them there.
         unrecorded: What could not be recorded; those POs stay pending.
         lost_workers: How many workers died or were stopped in the middle of a PO.
-        stopped: The signal that stopped the run early, or None.
+        stopped: What stopped the run early, a signal or that nothing could be recorded, or None.
         duration_s: How long it took, in seconds.
     """
 
@@ -77,6 +81,7 @@ class Run:
 
     Attributes:
         todo: The POs that nobody has been given yet, each with its row number.
+        hopeless: Why there is no point in going on, or "".
     """
 
     def __init__(
@@ -89,6 +94,8 @@ class Run:
         hold: bool,
     ) -> None:
         self.todo: deque[tuple[str, int]] = deque()
+        self.hopeless = ""
+        self._unrecorded_in_a_row = 0
         self._job = job
         self._compactor = compactor
         self._view_changed = view_changed
@@ -149,10 +156,13 @@ class Run:
         """Take note of what came of a PO."""
         if outcome.unrecorded:
             self._unrecorded.append(outcome)
-            masking.get_logger().error(
-                "result.unrecorded", key=outcome.key, reason=outcome.message, result=repr(outcome.unrecorded)
-            )
+            whole = dataclasses.asdict(outcome.unrecorded)
+            masking.get_logger().error("result.unrecorded", key=outcome.key, reason=outcome.message, result=whole)
+            self._unrecorded_in_a_row += 1
+            if self._unrecorded_in_a_row == _MOST_UNRECORDED:
+                self.hopeless = f"itself, as nothing could be recorded {_MOST_UNRECORDED} times in a row"
             return
+        self._unrecorded_in_a_row = 0
         self._by_status[outcome.status] += 1
         if outcome.status in FAILED:
             self._failed.append(outcome)

@@ -90,6 +90,8 @@ class Session:
         self._view_changed = threading.Event()
         self._at_exit = ExitStack()
         self._is_open = False
+        self._pid = os.getpid()
+        self._running = threading.Lock()
 
     def __enter__(self) -> Self:
         if self._end.is_set() or self._is_open:
@@ -129,6 +131,8 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._pid != os.getpid():  # a forked child that leaves the block; the session is its parent's
+            return
         with ExitStack() as stack:
             stack.push(self._at_exit)
             self._is_open = False
@@ -137,9 +141,9 @@ class Session:
                 self.ended = self._compactor.compact()
                 self.damage += self.ended.damage
             except (EventCsvError, OSError) as trouble:
-                masking.get_logger().error("session.not_compacted", session=self.id, error=str(trouble))
                 if kind is None:
                     raise
+                masking.get_logger().error("session.not_compacted", session=self.id, error=str(trouble))
         masking.get_logger().info(
             "session.ended", session=self.id, csv=self._job.csv_path, error=None if kind is None else kind.__name__
         )
@@ -204,27 +208,41 @@ class Session:
             raise ValueError(f"timeout_s: has to be a number of seconds above 0, not {timeout_s}")
         if interrupted not in {"retry", "hold"}:
             raise ValueError(f'interrupted: has to be "retry" or "hold", not {interrupted!r}')
-        if not self._is_open:
-            raise EventCsvError("the session is not open: with job.session() as session: session.run(...)")
+        if not self._is_open or self._pid != os.getpid():
+            raise EventCsvError("the session is not open here: with job.session() as session: session.run(...)")
+        if not self._running.acquire(blocking=False):
+            raise EventCsvError("a run of this session is on already; two would work on the same POs")
+        try:
+            return self._run(
+                Work(self._job, process, initializer), workers, timeout_s, done, hold=interrupted == "hold"
+            )
+        finally:
+            self._running.release()
+
+    def _run(
+        self, work: Work, workers: int, timeout_s: float | None, done: Collection[str], *, hold: bool
+    ) -> RunResult:
         clock = time.perf_counter()
-        work = Work(self._job, process, initializer)
         _check_callable(work)
         _check_importable(work)
-        run = Run(self._job, self._compactor, self._view_changed, done, hold=interrupted == "hold")
+        run = Run(self._job, self._compactor, self._view_changed, done, hold=hold)
         size = min(workers, max(1, len(run.todo)))
         pool = Pool(work, size, timeout_s, self._writer, self._numbers, run)
         with stop_signals() as stop:
             self.stop = stop
             try:
                 if run.todo:
-                    pool.run(stop.is_set)
+                    pool.run(lambda: stop.is_set() or bool(run.hopeless))
             finally:
                 self.stop = None
-        return run.result(stopped=stop.reason or None, duration_s=time.perf_counter() - clock)
+        return run.result(stopped=stop.reason or run.hopeless or None, duration_s=time.perf_counter() - clock)
 
 
 def _check_callable(work: Work) -> None:
     """Refuse early what no worker could call."""
+    for is_other in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        if is_other(work.process):
+            raise EventCsvError("process: has to be a plain function; wrap a coroutine in asyncio.run()")
     try:
         signature = inspect.signature(work.process)
     except ValueError:  # a function of C that does not tell

@@ -205,7 +205,7 @@ def _message(text: str) -> str:
     return shown if len(shown) <= _WIDEST_MESSAGE else f"{shown[: _WIDEST_MESSAGE - 3]}..."
 
 
-def progress_view(progress: Progress, *, stopping: bool = False) -> RenderableType:
+def progress_view(progress: Progress, *, stopping: bool = False, trouble: str = "") -> RenderableType:
     """Draw how far a job is, for a terminal that is drawn anew again and again."""
     from rich.console import Group  # noqa: PLC0415  # only a terminal needs it
     from rich.progress_bar import ProgressBar  # noqa: PLC0415  # the same
@@ -226,6 +226,8 @@ def progress_view(progress: Progress, *, stopping: bool = False) -> RenderableTy
         row("failed", _failure(failure), "yellow")
     for item in progress.damage[:_SHOWN_IN_VIEW]:
         row("damage", str(item), "red")
+    if trouble:
+        grid.add_row(Text("CSV", style="dim"), Text(escaped(trouble), style="red"))
     if stopping:
         row("", STOPPING, "bold")
     head = Table.grid(padding=(0, 2), expand=True)
@@ -247,39 +249,55 @@ def session_lines(begun: CompactResult, backup: Backup, session: str) -> Iterato
     yield from _findings(begun.torn, begun.damage)
 
 
-def run_lines(result: RunResult, progress: Progress, backup: Backup) -> Iterator[str]:
-    """Say what a run did."""
-    yield f"{near(progress.csv_path)}: {_done(progress)}, {progress.pending:,} pending"
+def run_lines(
+    csv_path: str, result: RunResult, progress: Progress | None, backup: Backup, trouble: str
+) -> Iterator[str]:
+    """Say what a run did; without progress, the trouble with the CSV that keeps it from being known."""
+    state = f"{_done(progress)}, {progress.pending:,} pending" if progress else "could not be brought up to date"
+    yield f"{near(csv_path)}: {state}"
     counts = f": {_statuses(result.by_status)}" if result.processed else ""
     yield _line("processed", f"{result.processed:,} in {_time(result.duration_s)}{counts}")
-    yield _line("by status", _statuses(progress.by_status))
+    if progress:
+        yield _line("by status", _statuses(progress.by_status))
+    if trouble:
+        yield _line("CSV", trouble)
+        yield _line("", "every result is safe in the log: mend it, and run eventcsv compact")
+    yield from _left_over_lines(result)
+    yield from _failed_lines(result)
+    if progress and 0 < result.by_status.get(Status.NO_ATTACHMENTS, 0) <= progress.pending:
+        yield _line("pending", "NO_ATTACHMENTS counts as pending: the next run does it again, unless both words are")
+        yield _line("", "named as done: --done COMPLETED --done NO_ATTACHMENTS")
+    if result.stopped:
+        yield _line("stopped", f"by {result.stopped}; run it again to go on")
+    yield _line("backup", f"{near(backup.path)} (the CSV as the run found it)")
+
+
+def _left_over_lines(result: RunResult) -> Iterator[str]:
+    """Say what became of the POs that an earlier run had left in flight."""
     again = [key for key in result.interrupted if key not in result.held]
     if again:
         yield _line("retried", f"{len(again):,} in flight when the last run died: {_few(again)}")
     if result.held:
         yield _line("held", f"{len(result.held):,} in flight when the last run died: {_few(list(result.held))}")
         yield _line("", "see whether their work was done, and set STATUS; or run with --interrupted retry")
+
+
+def _failed_lines(result: RunResult) -> Iterator[str]:
+    """Say what failed."""
     if result.refused:
         keys = _few([repr(key) for key in result.refused])
-        yield _line(
-            "refused", f"{len(result.refused):,} with control characters in the key; mend it in the CSV: {keys}"
-        )
+        yield _line("refused", f"{len(result.refused):,} with control characters in the key; mend them: {keys}")
     if result.lost_workers:
-        yield _line(
-            "lost", f"{result.lost_workers:,} {_plural('worker', result.lost_workers)}, each with its own PO only"
-        )
+        lost = f"{result.lost_workers:,} {_plural('worker', result.lost_workers)}"
+        yield _line("lost", f"{lost}, each with its own PO only")
     for outcome in result.failed[:SHOWN]:
         yield _line("failed", f"{outcome.key}: {outcome.status}  {_message(outcome.message)}")
     if len(result.failed) > SHOWN:
         yield _line("", f"and {len(result.failed) - SHOWN:,} more; eventcsv status shows the latest, --json all")
-    for outcome in result.unrecorded:
+    for outcome in result.unrecorded[:SHOWN]:
         yield _line("unrecorded", f"{outcome.key}: {masked(outcome.message)}")
-    if Status.NO_ATTACHMENTS in result.by_status and progress.pending >= result.by_status[Status.NO_ATTACHMENTS]:
-        yield _line("pending", "NO_ATTACHMENTS counts as pending: the next run does it again, unless both words are")
-        yield _line("", "named as done: --done COMPLETED --done NO_ATTACHMENTS")
-    if result.stopped:
-        yield _line("stopped", f"by {result.stopped}; run it again to go on")
-    yield _line("backup", f"{near(backup.path)} (the CSV as the run found it)")
+    if len(result.unrecorded) > SHOWN:
+        yield _line("", f"and {len(result.unrecorded) - SHOWN:,} more; all of them stay pending")
 
 
 def backup_lines(backups: list[Backup], directory: str) -> Iterator[str]:

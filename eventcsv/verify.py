@@ -97,12 +97,17 @@ class _Verification:
                 self._find(self._log.path(number), str(error))
                 continue
             if header is None:
-                self._find(self._log.path(number), "its header, the first line, is damaged")
+                if not self._is_pruned(number):
+                    self._find(self._log.path(number), "its header, the first line, is damaged")
             elif header.get("segment") != number or header.get("log") != identity:
                 self._find(
                     self._log.path(number),
                     f"its header is that of segment {header.get('segment')} of log {header.get('log')}",
                 )
+
+    def _is_pruned(self, number: int) -> bool:
+        """Tell whether a segment was removed since they were listed, as nobody needs it any more."""
+        return number < self._log.first().segment
 
     def check_lines(self) -> None:
         if not self.segments:
@@ -114,7 +119,7 @@ class _Verification:
             for item in chunk.damage:
                 if item.torn:
                     self.torn.append(item)
-                else:
+                elif not self._is_pruned(chunk.number):
                     self._find(f"{self._log.directory}/{item.segment}, byte {item.offset_bytes}", item.reason)
             if self._on_progress:
                 self._on_progress(done, self.size_bytes)
@@ -160,6 +165,7 @@ class _Verification:
                     "the checkpoint is damaged; it is a cache, which the next compaction mends",
                 )
             self.view = "not compared: there is no checkpoint that says how far it is"
+            self._check_readable(current)
             return
         self._check_log_of(saved)
         if current is None:
@@ -177,6 +183,13 @@ class _Verification:
         else:
             self.view = "not what a replay gives: " + self._difference(current, replayed)
             self._find(self._origins.csv_path, f"{self.view}. eventcsv replay rebuilds it")
+
+    def _check_readable(self, current: bytes | None) -> None:
+        try:
+            if current is not None:
+                self._origins.parse(current)
+        except InvalidCsv as error:
+            self._find(self._origins.csv_path, str(error))
 
     def _check_log_of(self, saved: Checkpoint) -> None:
         """Check that the log is the one that was folded into the CSV."""
@@ -208,7 +221,8 @@ class _Verification:
         try:
             table = self._origins.parse_view(current, replayed.dialect.delimiter)
         except InvalidCsv as error:
-            return f"and it cannot be read: {error}"
+            self._find(self._origins.csv_path, str(error))
+            return "and it cannot be read"
         if table.names != replayed.names or table.keys().to_list() != replayed.keys().to_list():
             sizes = [f"{one.rows.height} rows and {len(one.names)} columns" for one in (table, replayed)]
             return f"{sizes[0]}, a replay has {sizes[1]}, or the same in another order"

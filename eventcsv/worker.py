@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from eventcsv.errors import AppendError, InvalidEvent
-from eventcsv.event import COLUMNS, Status, column_id
+from eventcsv.event import BLANKS, COLUMNS, Status, column_id
 from eventcsv.masking import masked
 
 if TYPE_CHECKING:
@@ -30,14 +29,16 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S: Final = 0.2
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _LONGEST_MESSAGE: Final = 1_000
+_LONGEST_DETAILS: Final = 20_000
 _STATUS: Final = column_id(COLUMNS["status"])
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
 
 
 class Recorder(Protocol):
     """Where results are recorded: an `EventCsv`, of which a worker needs no more than this."""
+
+    key: str
 
     def record_as(self, writer: str) -> None:
         """Begin the ids of events to come with `writer`."""
@@ -141,17 +142,15 @@ class Work:
         pickle.dumps(self)
 
 
-def serve(work: Work, writer: str, connection: Connection, lifeline: Connection, session_pid: int) -> None:
+def serve(work: Work, writer: str, connection: Connection) -> None:
     """Work on what comes in, until the connection ends or a SIGTERM asks to leave.
 
     Args:
         work: What to do.
         writer: What the ids of this worker's events begin with.
         connection: Brings tasks, takes messages.
-        lifeline: Ends with the session's process, whatever becomes of that.
-        session_pid: That process.
     """
-    leaving = _detach(connection, lifeline, session_pid)
+    leaving = _detach(connection)
     mutex = threading.RLock()
 
     def send(message: object) -> None:
@@ -163,7 +162,7 @@ def serve(work: Work, writer: str, connection: Connection, lifeline: Connection,
     try:
         if work.initializer:
             work.initializer()
-    except Exception as error:  # noqa: BLE001  # whatever it is, the session has to know
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the session has to know
         send(Broken(_one_line(error)))
         return
     with suppress(EOFError, ConnectionError):  # the session has ended, or has died
@@ -175,39 +174,23 @@ def serve(work: Work, writer: str, connection: Connection, lifeline: Connection,
                 send(work_on(task, work))
 
 
-def _detach(connection: Connection, lifeline: Connection, session_pid: int) -> threading.Event:
-    """Leave Ctrl-C and hang-ups to the session, and die with it; what this worker starts dies with the worker."""
+def _detach(connection: Connection) -> threading.Event:
+    """Leave Ctrl-C and hang-ups to the session, and lead a group of which whatever this worker starts is a part."""
     leaving = threading.Event()
-    for end in (connection, lifeline):  # a browser that inherited these would hide this worker's death
-        os.set_inheritable(end.fileno(), False)
+    os.set_inheritable(connection.fileno(), False)  # a browser that inherited it would hide this worker's death
     # Handlers, since what is ignored stays ignored in the programs that a worker starts; a browser must stay stoppable.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: leaving.set())
+    os.register_at_fork(after_in_child=_heed_signals)
     os.setpgrp()
-    _ask_to_be_killed_with(session_pid)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
     return leaving
 
 
-def _ask_to_be_killed_with(session_pid: int) -> None:
-    """Have the kernel kill this worker when its session dies, even while it lets no other thread run. Linux only."""
-    if sys.platform != "linux":
-        return
-    import ctypes  # noqa: PLC0415  # nobody else needs it
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != session_pid:  # it was too late for that
-        os.killpg(0, signal.SIGKILL)
-
-
-def _die_with(lifeline: Connection) -> None:
-    # Two sessions must never work on one PO, so a worker does not outlive its own; nor does what it has started.
-    try:
-        lifeline.recv_bytes()
-    except (EOFError, OSError):
-        os.killpg(0, signal.SIGKILL)
+def _heed_signals() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _forward_logs(send: Callable[[object], None]) -> None:
@@ -229,11 +212,14 @@ def work_on(task: Task, work: Work) -> Outcome:
     except AppendError as error:
         return Outcome(task.key, "", message=f"it was not taken up: {error}", unrecorded=error.event)
     details = ""
+    pid = os.getpid()
     try:
-        cells = _cells(work.process(task.key, task.row), task.row)
-    except Exception as error:  # noqa: BLE001  # any failure of the caller's code is this PO's, and nobody else's
+        cells = _cells(work.process(task.key, task.row), task, work.job.key)
+    except BaseException as error:  # noqa: BLE001  # any failure of the caller's code is this PO's, and nobody else's
         cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: _one_line(error)}
-        details = traceback.format_exc()
+        details = traceback.format_exc()[-_LONGEST_DETAILS:]
+    if os.getpid() != pid:  # a child that the caller's code forked, and that has no business here
+        os._exit(0)
     try:
         event = _record(work.job, task.key, cells)
     except AppendError as error:
@@ -249,18 +235,24 @@ def _record(job: Recorder, key: str, cells: dict[str, object]) -> Event:
         return job.emit_result(key, Status.ERROR, error_message=_clean(f"the result breaks a rule: {error}"))
 
 
-def _cells(returned: object, row: Row) -> dict[str, object]:
-    """Return the columns to set: STATUS first, and an old ERROR_MESSAGE cleared unless there is a new one."""
+def _cells(returned: object, task: Task, key_column: str) -> dict[str, object]:
+    """Return the columns to set: STATUS first, and an old ERROR_MESSAGE cleared unless there is a new one.
+
+    The key may be among them, unchanged, since to return the row with some cells changed is natural.
+    """
     if returned is None:
         returned = {}
     if not isinstance(returned, Mapping):
         raise TypeError(f"process returned {type(returned).__name__}; it has to return a mapping of columns, or None")
     named = {column_id(str(name)): value for name, value in returned.items()}
     status = named.get(_STATUS)
-    cells: dict[str, object] = {COLUMNS["status"]: Status.COMPLETED if status is None else status}
-    if named.get(_MESSAGE) is None and any(column_id(name) == _MESSAGE and text for name, text in row.items()):
+    cells: dict[str, object] = {COLUMNS["status"]: status if status is not None and status != "" else Status.COMPLETED}
+    if named.get(_MESSAGE) is None and any(column_id(name) == _MESSAGE and text for name, text in task.row.items()):
         cells[COLUMNS["error_message"]] = ""
-    return cells | {name: value for name, value in returned.items() if column_id(str(name)) != _STATUS}
+    given = {_STATUS}
+    if str(named.get(column_id(key_column), "")).strip(BLANKS) == task.key:
+        given.add(column_id(key_column))
+    return cells | {name: value for name, value in returned.items() if column_id(str(name)) not in given}
 
 
 def _text_of(cells: Mapping[str, str]) -> str:
@@ -277,6 +269,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return a text as one line without secrets, and not too long."""
-    line = masked(" ".join(text.split()))  # nobody has looked at it before it goes into the CSV
+    """Return a text as one line without secrets, and not too long; nobody has looked at it before it is in the CSV."""
+    line = masked(" ".join(text[: 4 * _LONGEST_MESSAGE].split()))
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 3]}..."

@@ -5,6 +5,7 @@ Everything here is found by its name in worker processes and scripts, and loads 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -113,6 +114,27 @@ def work(key: str, row: dict[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912,
                 note(folder / "outlived", key)
                 os._exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
+        case "fork and return" | "fork and raise" as what:
+            if os.fork() == 0 and what.endswith("raise"):
+                raise RuntimeError("the child's")
+        case "fork and terminate":
+            child = os.fork()
+            if child == 0:
+                time.sleep(PATIENCE_S)
+            time.sleep(0.1)
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
+        case "close everything and hang":
+            os.closerange(3, 256)
+            time.sleep(PATIENCE_S)
+        case "note a child and gate":
+            note(folder / "children", sleeper().pid)
+            note(folder / "calls", f"{key} {os.getpid()}")
+            wait_for(folder / "gate")
+        case "whole row":
+            return row | {"SUPPLIER": "new"}
+        case "no coroutine":
+            raise asyncio.CancelledError("base")
         case "hold the interpreter":
             note(folder / "calls", f"{key} {os.getpid()}")
             re.match(r"(a+)+$", "a" * 40 + "b")  # no other thread gets a turn, for hours
@@ -129,6 +151,10 @@ def work(key: str, row: dict[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912,
         case what:
             raise AssertionError(what)
     return {}
+
+
+async def coroutine(_key: str, _row: dict[str, str]) -> None:
+    """Is no function that a worker can call."""
 
 
 # --- initializers ---

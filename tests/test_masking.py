@@ -69,3 +69,11 @@ def test_an_application_without_logging_sees_nothing() -> None:
     code = "from eventcsv.masking import get_logger; get_logger().error('append.failed', error='x')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ("", "") == (done.stdout, done.stderr)
+
+
+def test_long_words_take_no_longer_than_others() -> None:
+    """A megabyte of letters without a blank, such as a picture in base64, is masked at once and not in hours."""
+    for text in ("a" * 1_000_000, "a-" * 500_000, "a." * 500_000, "token" * 200_000, "x@" * 500_000, "a://" * 50_000):
+        assert "\x1b" not in masked(text)
+    assert "*** and ***" == masked("a" * 40 + "@mail.example and b.c+d@x-y.org")
+    assert "my_token=***" == masked("my_token=abc")

@@ -572,3 +572,32 @@ def test_what_somebody_asked_for_stays(csv_path: Path, job: EventCsv) -> None:
         valid = [made for made in job.backups() if sha256(Path(made.path).read_bytes()).hexdigest() == made.sha256]
         assert min(number, 5) == len([made for made in valid if made.reason == backup.SESSION])
     assert asked.session in copies(csv_path.parent)
+
+
+def test_a_forked_child_that_leaves_the_block_ends_nothing(csv_path: Path) -> None:
+    """The session is its parent's: the child neither compacts nor unlocks."""
+    job = EventCsv(csv_path, durability="process")
+    with job.session() as session:
+        child = os.fork()
+        if child == 0:
+            session.__exit__(None, None, None)
+            os._exit(0)
+        assert 0 == os.waitpid(child, 0)[1]
+        assert job.progress().session is not None
+        job.emit_result("PO1", "COMPLETED")
+    assert "COMPLETED" in csv_path.read_text()
+
+
+def test_an_edit_without_the_status_is_refused(csv_path: Path) -> None:
+    """Else everything would count as pending, and be done again: the CSV stays as it is, the results in the log."""
+    job = EventCsv(csv_path, durability="process")
+    job.compact()
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    edited = csv_path.read_text().replace("STATUS", "State")
+    csv_path.write_text(edited)
+    with pytest.raises(InvalidCsv, match="column STATUS is gone"):
+        job.compact()
+    assert edited == csv_path.read_text()
+    csv_path.write_text(edited.replace("State", "STATUS"))
+    assert ["PO2", "PO3"] == (job.compact(), job.pending())[1]

@@ -305,7 +305,9 @@ def test_a_csv_that_cannot_be_read_is_told_with_the_reason(sound: EventCsv) -> N
     """Broken quoting does not stop verify."""
     path = Path(sound.csv_path)
     path.write_bytes(path.read_bytes().replace(b"PO2;", b'PO2;"'))
-    assert "line 3: a quote is opened and never closed" in verified(sound).view
+    report = verified(sound)
+    assert "edited since the last compaction, and it cannot be read" == report.view
+    assert ["line 3: a quote is opened and never closed" in finding.problem for finding in report.findings] == [True]
 
 
 def test_a_newer_format_is_named_as_such(sound: EventCsv) -> None:

@@ -259,23 +259,21 @@ class Pool:
 
     def _dismiss(self) -> None:
         """Let idle workers end in peace, and kill the others."""
-        # Whoever is impatient with Ctrl-C would else keep the workers alive that come after the one waited for.
-        with _signals_blocked():
-            for worker in self._workers:
-                if worker.task or not worker.ready:
-                    _signal_group(worker.process)
-                worker.connection.close()
-            deadline = time.monotonic() + _EXIT_TIMEOUT_S
-            for worker in self._workers:
-                _await_exit(worker.process, deadline)
-                _kill(worker)
-                self._tell_guard("-", worker.process)
-            self._workers.clear()
-            if self._guard:
-                if self._guard.stdin:
-                    with suppress(OSError):
-                        self._guard.stdin.close()
-                self._guard.wait()
+        for worker in self._workers:
+            if worker.task or not worker.ready:
+                _signal_group(worker.process)
+            worker.connection.close()
+        deadline = time.monotonic() + _EXIT_TIMEOUT_S
+        for worker in self._workers:
+            _await_exit(worker.process, deadline)
+            _kill(worker)
+            self._tell_guard("-", worker.process)
+        self._workers.clear()
+        if self._guard:
+            if self._guard.stdin:
+                with suppress(OSError):
+                    self._guard.stdin.close()
+            self._guard.wait()
 
 
 def _started_guard() -> subprocess.Popen[bytes]:

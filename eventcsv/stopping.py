@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from contextlib import contextmanager
@@ -39,22 +40,34 @@ def stop_signals() -> Iterator[Stop]:
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    mine = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        stop.reason = signal.Signals(number).name
-        stop.set()
-        restore()
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if not stop.is_set():
+            stop.reason = signal.Signals(number).name
+            stop.set()
+            return
+        # From here on workers are being ended, and no further impatience may spare one of them.
+        for one in mine:
+            signal.signal(one, _ignore)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, on_signal)
+    for number in mine:
+        signal.signal(number, on_signal)
     try:
         yield stop
     finally:
-        restore()
+        for number in mine:
+            signal.signal(number, before[number])
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing; unlike SIG_IGN this is not inherited by programs that are started meanwhile."""
 
 
 @contextmanager

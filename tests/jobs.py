@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from eventcsv import EventCsv
+from eventcsv import EventCsv, Session
 
 PATIENCE_S: Final = 60.0
 HERE: Final = Path(__file__).parent
@@ -238,8 +238,8 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     path = Path(options["csv"])
     job = EventCsv(path, durability="process", settle_s=0)
-    threading.Thread(target=_tell_of_stop, args=(path.with_name("asked"),), daemon=True).start()
     with job.session(session_id=options.get("session_id"), refresh_s=options.get("refresh_s", 0.05)) as session:
+        threading.Thread(target=_tell_of_stop, args=(path.with_name("asked"), session), daemon=True).start()
         path.with_name("begun").touch()
         if options.get("fork") and os.fork() == 0:
             note(path.with_name("forked"), os.getpid())
@@ -257,10 +257,8 @@ def main() -> None:
             raise RuntimeError("the body failed")
 
 
-def _tell_of_stop(told: Path) -> None:
-    """Make a file once `Session.run` has been asked to stop: it gives SIGINT back then."""
-    while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        time.sleep(0.002)
-    while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+def _tell_of_stop(told: Path, session: Session) -> None:
+    """Make a file once `Session.run` has been asked to stop."""
+    while not (session.stop and session.stop.is_set()):
         time.sleep(0.002)
     told.touch()

@@ -21,6 +21,7 @@ import pytest
 from conftest import read_csv
 
 from eventcsv import EventCsv, EventCsvError
+from eventcsv.stopping import stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -635,16 +636,17 @@ def test_the_next_po_is_skipped_when_it_is_marked_as_done(tmp_path: Path) -> Non
 
 
 def test_impatience_leaves_no_worker_behind(tmp_path: Path) -> None:
-    """A third Ctrl-C, while the second one ends the workers, spares none of them: no two sessions on one PO."""
+    """More Ctrl-C, while the second one ends the workers, spare none of them: no two sessions on one PO."""
     job = make_job(tmp_path, {f"PO{number}": "gate" for number in range(8)})
-    for delay_s in (0.0, 0.001, 0.002):
+    for delay_s in (0.0003, 0.001):
         script = jobs.start(Path(job.csv_path), workers=4)
         until(lambda: 4 == len(calls(tmp_path)))
         script.send_signal(signal.SIGINT)
         until((tmp_path / "asked").exists)
-        script.send_signal(signal.SIGINT)
-        time.sleep(delay_s)
-        script.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        for _ in range(12):
+            script.send_signal(signal.SIGINT)
+            time.sleep(delay_s)
         script.communicate(timeout=DEADLINE_S)
         assert not any(map(is_alive, pids(tmp_path)))
         (tmp_path / "calls").unlink()
@@ -742,3 +744,16 @@ def test_a_run_that_can_record_nothing_stops(tmp_path: Path) -> None:
         assert {"COMPLETED": 60} == Counter(statuses(job).values())
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_only_the_second_signal_insists() -> None:
+    """Whoever is ending workers is not struck by a third one: else those that come after would live on."""
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ("SIGINT", True) == (stop.reason, stop.is_set())
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(20):
+            os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)

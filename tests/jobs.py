@@ -17,9 +17,12 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from eventcsv import EventCsv, Session
+from eventcsv import EventCsv
+
+if TYPE_CHECKING:
+    from eventcsv import Session
 
 PATIENCE_S: Final = 60.0
 HERE: Final = Path(__file__).parent

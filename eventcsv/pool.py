@@ -1,8 +1,8 @@
 """Worker processes that may die: a task costs at most itself, and a worker that is lost is replaced.
 
 Each worker is a spawned process with a pipe of its own; nothing is shared between them, no lock and no queue, so
-whenever one is killed the others neither wait nor notice. (Pools that share a queue between workers hang for ever when
-one is killed while it holds the queue's lock; pebble 5.2.3 did so in tests with random SIGKILLs, see its issue 163.)
+whenever one is killed the others neither wait nor notice. (Pools that share a queue between workers can hang when
+one is killed while it holds the queue's lock; see pebble's issue 163.)
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Publisher:
 
         Raises:
             EditedMeanwhile: The CSV was edited since it was read; nothing was replaced.
-            OSError: The disk said no; the CSV is the old one.
+            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         origin, table, end = folded.origin, folded.table, folded.end
         self._log.sync(origin.position, end.position)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from eventcsv import EventCsv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # A shared machine may stall for a second in any test; time is measured in benchmarks, never asserted on.
 settings.register_profile("eventcsv", deadline=None, print_blob=True)
@@ -33,6 +39,31 @@ def csv_path(tmp_path: Path) -> Path:
 def job(csv_path: Path) -> EventCsv:
     """A job over it."""
     return EventCsv(csv_path, durability="process", lock_timeout_s=10)
+
+
+def wait_until(holds: Callable[[], object], what: str = "what has to come") -> None:
+    """Wait for something that has to come; a wait that would never end is a failure, however slow the machine."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        if time.monotonic() > deadline:
+            pytest.fail(f"never: {what}")
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "eventcsv-test", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if done.returncode:
+        pytest.skip(f"mounting takes root: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)  # a test that failed may have files open
 
 
 def segment_of(job: EventCsv, number: int = 1) -> Path:

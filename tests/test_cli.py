@@ -8,19 +8,16 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from conftest import read_csv, segment_of
+from conftest import read_csv, segment_of, wait_until
 
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from eventcsv import EventCsv
 
 COMMAND = [sys.executable, "-m", "eventcsv"]
@@ -29,15 +26,6 @@ COMMAND = [sys.executable, "-m", "eventcsv"]
 def run(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run eventcsv and return what it said."""
     return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, check=False, **options)
-
-
-def wait_until(holds: Callable[[], object], what: str) -> None:
-    """Wait for something that has to come, and fail after a time in which anything has."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        if time.monotonic() > deadline:
-            pytest.fail(f"never: {what}")
-        time.sleep(0.02)
 
 
 def test_emit_compact_history(csv_path: Path) -> None:

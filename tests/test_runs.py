@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jobs
 import psutil  # type: ignore[import-untyped]
 import pytest
-from conftest import read_csv
+from conftest import read_csv, wait_until
 
 from eventcsv import EventCsv, EventCsvError
 from eventcsv.stopping import stop_signals
@@ -29,14 +28,6 @@ if TYPE_CHECKING:
     from eventcsv.worker import Row
 
 DEADLINE_S: Final = 60.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def make_job(folder: Path, todo: dict[str, str]) -> EventCsv:
@@ -209,7 +200,7 @@ def test_what_a_worker_started_goes_with_it(tmp_path: Path, ending: str) -> None
     with job.session() as session:
         session.run(jobs.work, timeout_s=2)
     pid = int((tmp_path / "children").read_text())
-    until(lambda: not is_alive(pid))
+    wait_until(lambda: not is_alive(pid))
     assert "COMPLETED" == statuses(job)["PO2"]
 
 
@@ -411,11 +402,11 @@ def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
     """Killed at PO 200 of 446: workers die too, earlier results stay, what was in flight is named, the rest is done."""
     job = make_job(tmp_path, {f"PO{number}": "" if number < 200 else "gate" for number in range(446)})
     script = jobs.start(Path(job.csv_path), workers=4)
-    until(lambda: 4 == len(calls(tmp_path)))
+    wait_until(lambda: 4 == len(calls(tmp_path)))
     workers = pids(tmp_path)
     script.kill()
     script.wait()  # its pipes end with the last of its workers
-    until(lambda: not any(map(is_alive, workers)))
+    wait_until(lambda: not any(map(is_alive, workers)))
     script.communicate()
     in_flight = [f"PO{number}" for number in range(200, 204)]
     first = logged(job, "result")
@@ -442,7 +433,7 @@ def test_a_worker_that_lets_no_thread_run_dies_with_its_session(tmp_path: Path) 
     """A killed session takes even a worker with it that is stuck in a function of C."""
     job = make_job(tmp_path, {"PO1": "hold the interpreter"})
     script = jobs.start(Path(job.csv_path), workers=1)
-    until(lambda: calls(tmp_path))
+    wait_until(lambda: calls(tmp_path))
     (worker,) = pids(tmp_path)
     script.kill()
     script.wait()
@@ -460,9 +451,9 @@ def test_one_signal_lets_workers_finish(tmp_path: Path, name: str) -> None:
     """The first Ctrl-C, SIGTERM or SIGHUP: what is in flight is finished and recorded, the rest stays pending."""
     job = make_job(tmp_path, {f"PO{number}": "gate" for number in range(9)})
     script = jobs.start(Path(job.csv_path), workers=2)
-    until(lambda: 2 == len(calls(tmp_path)))
+    wait_until(lambda: 2 == len(calls(tmp_path)))
     script.send_signal(getattr(signal, name))
-    until((tmp_path / "asked").exists)
+    wait_until((tmp_path / "asked").exists)
     (tmp_path / "gate").touch()
     out, err = script.communicate(timeout=DEADLINE_S)
     assert (0, "") == (script.returncode, err)
@@ -477,9 +468,9 @@ def test_a_second_signal_stops_now(tmp_path: Path, name: str, code: int) -> None
     """The second one waits for nobody: workers are ended, their POs stay pending and are named the next time."""
     job = make_job(tmp_path, {"PO1": ""} | {f"PO{number}": "gate" for number in range(2, 9)})
     script = jobs.start(Path(job.csv_path), workers=2)
-    until(lambda: 2 == len(calls(tmp_path)))
+    wait_until(lambda: 2 == len(calls(tmp_path)))
     script.send_signal(getattr(signal, name))
-    until((tmp_path / "asked").exists)
+    wait_until((tmp_path / "asked").exists)
     script.send_signal(getattr(signal, name))
     script.communicate(timeout=DEADLINE_S)
     assert code == script.returncode
@@ -497,11 +488,11 @@ def test_ctrl_c_in_the_terminal_is_for_the_session_only(tmp_path: Path) -> None:
     """A Ctrl-C reaches the whole process group; the workers leave it to the session."""
     job = make_job(tmp_path, {f"PO{number}": "gate" for number in range(9)})
     script = jobs.start(Path(job.csv_path), workers=2)
-    until(lambda: 2 == len(calls(tmp_path)))
+    wait_until(lambda: 2 == len(calls(tmp_path)))
     os.killpg(script.pid, signal.SIGINT)
     for worker in pids(tmp_path):
         os.kill(worker, signal.SIGINT)
-    until((tmp_path / "asked").exists)
+    wait_until((tmp_path / "asked").exists)
     (tmp_path / "gate").touch()
     out, _ = script.communicate(timeout=DEADLINE_S)
     assert ["SIGINT", 2, {"COMPLETED": 2}, []] == json.loads(out)
@@ -512,7 +503,7 @@ def test_a_worker_that_is_asked_to_leave_finishes_its_po(tmp_path: Path) -> None
     job = make_job(tmp_path, {"PO1": "gate", "PO2": "gate", "PO3": "gate"})
 
     def ask() -> None:
-        until(lambda: calls(tmp_path))
+        wait_until(lambda: calls(tmp_path))
         os.kill(pids(tmp_path)[0], signal.SIGTERM)
         (tmp_path / "gate").touch()
 
@@ -525,22 +516,6 @@ def test_a_worker_that_is_asked_to_leave_finishes_its_po(tmp_path: Path) -> None
 
 
 # --- the disk says no ---
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "eventcsv-test", str(place)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount here")
-    if done.returncode:
-        pytest.skip(f"mounting takes root: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)  # a test that failed may have files open
 
 
 def test_a_full_disk_costs_what_could_not_be_recorded(small_disk: Path) -> None:
@@ -603,13 +578,13 @@ def edited_during_a_run(job: EventCsv, folder: Path, old: str, new: str) -> None
 
     def edit() -> None:
         path = Path(job.csv_path)
-        until(lambda: calls(folder))
+        wait_until(lambda: calls(folder))
         saved = path.with_name("saved.csv")
         saved.write_text(path.read_text().replace(old, new))
         saved.replace(path)
-        until(lambda: len(job.backups()) > 1)
+        wait_until(lambda: len(job.backups()) > 1)
         job.emit_result("PO0", "COMPLETED", supplier="seen")  # once this shows, what the edit set off is over
-        until(lambda: "seen" in path.read_text())
+        wait_until(lambda: "seen" in path.read_text())
         (folder / "gate").touch()
 
     with meanwhile(edit), job.session(refresh_s=0.05) as session:
@@ -640,9 +615,9 @@ def test_impatience_leaves_no_worker_behind(tmp_path: Path) -> None:
     job = make_job(tmp_path, {f"PO{number}": "gate" for number in range(8)})
     for delay_s in (0.0003, 0.001):
         script = jobs.start(Path(job.csv_path), workers=4)
-        until(lambda: 4 == len(calls(tmp_path)))
+        wait_until(lambda: 4 == len(calls(tmp_path)))
         script.send_signal(signal.SIGINT)
-        until((tmp_path / "asked").exists)
+        wait_until((tmp_path / "asked").exists)
         time.sleep(0.1)
         for _ in range(12):
             script.send_signal(signal.SIGINT)
@@ -657,12 +632,12 @@ def test_what_workers_started_ends_with_a_killed_session(tmp_path: Path) -> None
     """SIGKILL of the main process: the browsers of its workers do not go on under the next run."""
     job = make_job(tmp_path, {f"PO{number}": "note a child and gate" for number in range(4)})
     script = jobs.start(Path(job.csv_path), workers=2)
-    until(lambda: 2 == len(calls(tmp_path)))
+    wait_until(lambda: 2 == len(calls(tmp_path)))
     children = [int(line) for line in (tmp_path / "children").read_text().split()]
     assert all(map(is_alive, children))
     script.kill()
     script.communicate(timeout=DEADLINE_S)
-    until(lambda: not any(map(is_alive, [*children, *pids(tmp_path)])))
+    wait_until(lambda: not any(map(is_alive, [*children, *pids(tmp_path)])))
 
 
 def test_closed_descriptors_stop_nobody_else(tmp_path: Path) -> None:
@@ -697,7 +672,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     with job.session() as session:
         first = threading.Thread(target=session.run, args=(jobs.work,))
         first.start()
-        until(lambda: calls(tmp_path))
+        wait_until(lambda: calls(tmp_path))
         with pytest.raises(EventCsvError, match="is on already"):
             session.run(jobs.work)
         (tmp_path / "gate").touch()
@@ -722,28 +697,19 @@ def test_the_whole_row_may_be_returned(tmp_path: Path) -> None:
     assert ("COMPLETED", "new") == (rows["PO1"]["STATUS"], rows["PO1"]["SUPPLIER"])
 
 
-def test_a_run_that_can_record_nothing_stops(tmp_path: Path) -> None:
+def test_a_run_that_can_record_nothing_stops(small_disk: Path) -> None:
     """With no room for the log it is no use to try every PO; the run says so, and a later one goes on."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", folder], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("no file system of 192 KiB can be mounted here: not root")
-    try:
-        job = make_job(folder, {f"PO{number}": "fill the disk" if number == 2 else "" for number in range(60)})
-        with contextlib.suppress(OSError), job.session() as session:
-            result = session.run(jobs.work, workers=2)
-        assert "nothing could be recorded" in str(result.stopped)
-        assert 10 <= len(result.unrecorded) < 40
-        (folder / "filler").unlink()
-        (folder / "input.csv").write_text((folder / "input.csv").read_text().replace("fill the disk", ""))
-        with job.session() as session:
-            session.run(jobs.work, workers=2)
-        assert {"COMPLETED": 60} == Counter(statuses(job).values())
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+    job = make_job(small_disk, {f"PO{number}": "fill the disk" if number == 2 else "" for number in range(60)})
+    with contextlib.suppress(OSError), job.session() as session:
+        result = session.run(jobs.work, workers=2)
+    assert "nothing could be recorded" in str(result.stopped)
+    assert 10 <= len(result.unrecorded) < 40
+    (small_disk / "filler").unlink()
+    path = Path(job.csv_path)
+    path.write_text(path.read_text().replace("fill the disk", ""))
+    with job.session() as session:
+        session.run(jobs.work, workers=2)
+    assert {"COMPLETED": 60} == Counter(statuses(job).values())
 
 
 def test_only_the_second_signal_insists() -> None:

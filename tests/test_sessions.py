@@ -21,24 +21,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jobs
 import pytest
-from conftest import read_csv, segment_of, tree
+from conftest import read_csv, segment_of, tree, wait_until
 from faults import Dying, Killed, Recording, Refusing, with_storage
 
 from eventcsv import EventCsv, InvalidCsv, SessionActive, backup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 DEADLINE_S: Final = 60.0
 SPAWN: Final = multiprocessing.get_context("spawn")
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def statuses(path: Path) -> list[str]:
@@ -70,7 +62,7 @@ def elsewhere(path: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
         path.with_name(name).unlink(missing_ok=True)
     script = jobs.start(path, wait=True, **options)
     try:
-        until(lambda: path.with_name("waiting").exists() or script.poll() is not None)
+        wait_until(lambda: path.with_name("waiting").exists() or script.poll() is not None)
         yield script
     finally:
         script.kill()
@@ -253,9 +245,9 @@ def test_results_of_another_process_show_during_the_session(csv_path: Path, dura
     with job.session(refresh_s=0.02):
         code = "import sys, eventcsv; eventcsv.emit_result('PO2', 'PARTIAL', csv=sys.argv[1])"
         subprocess.run([sys.executable, "-c", code, str(csv_path)], check=True)
-        until(lambda: ["", "PARTIAL", ""] == statuses(csv_path))
+        wait_until(lambda: ["", "PARTIAL", ""] == statuses(csv_path))
         job.emit_result("PO1", "COMPLETED")
-        until(lambda: ["COMPLETED", "PARTIAL", ""] == statuses(csv_path))
+        wait_until(lambda: ["COMPLETED", "PARTIAL", ""] == statuses(csv_path))
 
 
 def save(path: Path, data: bytes) -> None:
@@ -270,17 +262,17 @@ def test_a_csv_that_is_broken_for_a_while_is_no_end(
     """A broken save of the operator is left alone, and results go on; once it is mended the CSV has them all."""
     with job.session(refresh_s=0.02) as session:
         job.emit_result("PO1", "COMPLETED")
-        until(lambda: "COMPLETED" in statuses(csv_path))
+        wait_until(lambda: "COMPLETED" in statuses(csv_path))
         whole = csv_path.read_bytes()
         broken = whole.replace(b"PO2;", b'PO2;"')
         save(csv_path, broken)
         job.emit_result("PO3", "COMPLETED")
         with pytest.raises(InvalidCsv, match="a quote is opened"):
             job.compact()
-        until(lambda: any(["view.not_updated" in str(record.msg) for record in caplog.records]))
+        wait_until(lambda: any(["view.not_updated" in str(record.msg) for record in caplog.records]))
         assert broken == csv_path.read_bytes()
         save(csv_path, whole.replace(b"PO2;;", b"PO2;;mended"))
-        until(lambda: ["COMPLETED", "", "COMPLETED"] == statuses(csv_path))
+        wait_until(lambda: ["COMPLETED", "", "COMPLETED"] == statuses(csv_path))
     assert [] == session.damage
     assert ["", "mended", ""] == [row["SUPPLIER"] for row in read_csv(csv_path)]
 

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 CSV    ?= data/input/input.csv
 export CSV
 
-.PHONY: help compact watch demo test check format bench clean
+.PHONY: help compact watch demo test crash check format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo 'make watch CSV=path      the same, again and again, at most a second behind'
 	@echo 'make demo                a run of 446 POs that is killed hard, resumes and finishes'
 	@echo 'make test                run every test'
+	@echo 'make crash               the long part of the tests: kills, power cuts, damage; some of it needs root'
 	@echo 'make check               lint and types'
 	@echo 'make bench               measure'
 	@echo 'make clean               remove what these made, the data aside'
@@ -46,6 +47,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest --numprocesses auto
+
+crash: $(VENV)/installed-dev
+	$(BIN)/pytest --numprocesses auto -m long
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -181,6 +181,8 @@ class BackupStore:
         floor = self._floor(backup for backup in known if backup.reason == SESSION)
         others = max(floor, self._floor(backup for backup in known if backup.reason != SESSION))
         removed = [backup for backup in known if backup.number < (floor if backup.reason == SESSION else others)]
+        if removed:
+            self._storage.sync_directory(self.directory)  # those that stay may have been made by a process that died
         for backup in removed:
             self.remove(backup)
         return removed

@@ -34,10 +34,12 @@ class Seen:
     Attributes:
         position: After the last event that shows in it, or None when none does.
         unseen: How many results for its rows come later and do not show.
+        keys: The keys of which an event shows.
     """
 
     position: Position | None
     unseen: int
+    keys: frozenset[str]
 
 
 def seen(edited: Table, first: Table, chunks: Iterable[Chunk], *, guard_formulas: bool) -> Seen:
@@ -53,6 +55,7 @@ def seen(edited: Table, first: Table, chunks: Iterable[Chunk], *, guard_formulas
     keys = set(edited.keys())
     met: set[tuple[str, str]] = set()
     position, unseen = None, 0
+    seen_keys: set[str] = set()
     for chunk in chunks:
         for end_bytes, event in placed_events(chunk):
             key = event.key.strip(BLANKS)
@@ -69,7 +72,8 @@ def seen(edited: Table, first: Table, chunks: Iterable[Chunk], *, guard_formulas
                     met.add(cell)
                     if shown[cell].isdisjoint(before.get(cell, {""})):
                         position, unseen = Position(chunk.number, end_bytes), 0
-    return Seen(position, unseen)
+                        seen_keys.add(key)
+    return Seen(position, unseen, frozenset(seen_keys))
 
 
 def _cells(table: Table) -> Cells:

@@ -349,6 +349,9 @@ class FileLog(LogReader):
 
     def _seal_up_to(self, number: int) -> None:
         """Seal a segment and those before it, down to one that is sealed."""
+        if self.storage.exists(self.path(number)) and not self.is_sealed(number):
+            # The maker of the one after it may have died: nothing must be sealed that could be the active one again.
+            self.storage.sync_directory(self.directory)
         while self.storage.exists(self.path(number)) and not self.is_sealed(number):
             self._seal(number)
             number -= 1

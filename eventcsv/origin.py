@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
-from eventcsv.edits import seen
+from eventcsv.edits import Seen, seen
 from eventcsv.errors import BackupError, InvalidCsv
 from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id
 from eventcsv.scan import events
 from eventcsv.view import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from eventcsv.backup import Backup, BackupStore
     from eventcsv.checkpoint import Checkpoint
     from eventcsv.log import FileLog
@@ -184,14 +187,14 @@ class Origins:
         masking.get_logger().info("view.edited", csv=self.csv_path)
         table = self._parse_as(current, delimiter, self._encoding)
         self._check_status_is_there(table)
-        position, stale = self._seen_until(table, checkpoint)
+        position, stale, late = self._seen_until(table, checkpoint)
         return Origin(
             data=current,
             table=table,
             position=position,
             since=position,
             crc=0,
-            unknown=frozenset().union(*(view.unknown for view in checkpoint.views)),
+            unknown=late.union(*(view.unknown for view in checkpoint.views)),
             in_flight=checkpoint.latest.in_flight,
             current=current,
             delimiter=delimiter,
@@ -217,20 +220,48 @@ class Origins:
                 "Put it back; with empty cells if everything is to be done again"
             )
 
-    def _seen_until(self, edited: Table, checkpoint: Checkpoint) -> tuple[Position, int]:
-        """Return the place in the log that an edited CSV has seen, and how many results for its rows come after it."""
+    def _seen_until(self, edited: Table, checkpoint: Checkpoint) -> tuple[Position, int, frozenset[str]]:
+        """Return the place in the log that an edited CSV has seen.
+
+        And how many results for its rows come after it, and the keys of which it has not seen those before it either.
+        """
         latest = checkpoint.latest.position
         beginning = self._beginning() or self.log.first()
+        bases = list(self._tables_from(beginning, latest))
+        for position, _, first in bases:
+            if position < latest:
+                found = self._seen(edited, first, position, latest)
+                shown = found.position or position
+                late = self._unseen_late(edited, [base for base in bases if base[0] >= shown], beginning, latest)
+                return (shown, found.unseen, late) if found.unseen else (latest, 0, late)
+        # The earlier place: better to fold a result again than to skip one.
+        return checkpoint.views[0].position, 0, self._unseen_late(edited, bases, beginning, latest)
+
+    def _tables_from(self, beginning: Position, latest: Position) -> Iterator[tuple[Position, Backup, Table]]:
+        """Yield the bases between two places in the log, the oldest first; one that is damaged is left out."""
         for base in reversed(list(filter(self.is_base, self.backups.all()))):
-            if base.position is None or not beginning <= base.position < latest:
-                continue
-            try:
-                first = self.table_of(base, self.backups.read(base))
-            except (BackupError, InvalidCsv):
-                continue  # damaged; a later one will do
-            found = seen(edited, first, self.log.read(base.position, latest), guard_formulas=self.guard_formulas)
-            return (found.position or base.position, found.unseen) if found.unseen else (latest, 0)
-        return checkpoint.views[0].position, 0  # the earlier place: better to fold a result again than to skip one
+            if base.position is not None and beginning <= base.position <= latest:
+                with suppress(BackupError, InvalidCsv):
+                    yield base.position, base, self.table_of(base, self.backups.read(base))
+
+    def _unseen_late(
+        self, edited: Table, bases: list[tuple[Position, Backup, Table]], beginning: Position, latest: Position
+    ) -> frozenset[str]:
+        """Return the keys whose rows came late, with their results folded in since the edited CSV was loaded.
+
+        They were folded in when a base with these rows was made. Whoever loaded the CSV before and adds the same rows
+        has them without results, all of which stand before what his CSV has seen.
+        """
+        late: set[str] = set()
+        keys = set(edited.keys())
+        for _, base, table in bases:
+            came = keys.intersection(base.unknown, table.keys())
+            if came:
+                late |= came - self._seen(edited, table, beginning, latest).keys
+        return frozenset(late)
+
+    def _seen(self, edited: Table, first: Table, start: Position, end: Position) -> Seen:
+        return seen(edited, first, self.log.read(start, end), guard_formulas=self.guard_formulas)
 
     def _valid_checkpoint(self, end: LogEnd) -> tuple[Checkpoint | None, str]:
         """Return the checkpoint when it can be believed, else None and why not."""

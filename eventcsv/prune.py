@@ -50,11 +50,13 @@ def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
         unneeded = [number for number in segments[:-1] if number < needed.segment] if oldest and saved else []
         paths = [log.path(number) for number in unneeded]
         size_bytes = sum(status.st_size for path in paths if (status := storage.stat(path)))
-        if not dry_run:
+        if paths and not dry_run:
+            # What they are not needed for must not be taken back by a power cut once they are gone.
+            storage.sync_directory(origins.backups.directory)
+            storage.sync_directory(log.directory)
             for path in paths:  # the oldest first, so that a kill leaves a log without gaps
                 storage.remove_ours(path)
-            if paths:
-                storage.sync_directory(log.directory)
+            storage.sync_directory(log.directory)
     return PruneResult(
         log=log.directory,
         removed=tuple(path.rpartition("/")[2] for path in paths),

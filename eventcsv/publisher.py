@@ -1,7 +1,8 @@
 """Puts a folded CSV in the place of the one that is there: base, checkpoint, replacement.
 
 They come in an order in which a kill between any two steps leaves the old CSV or the new one, and the next run ends in
-the same bytes.
+the same bytes. What a process that was killed had put in place may have no durable name yet, so before anything is
+built on it the name is made so: else a power cut could take it back and leave what was built on it.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ class Publisher:
         self._log = origins.log
         self._backups = origins.backups
         self._storage = origins.storage
-        directory, name = os.path.split(self._csv_path)
-        self._temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
+        self._directory, name = os.path.split(self._csv_path)
+        self._temporary = os.path.join(self._directory, f".{name}.eventcsv.tmp")
         self.checkpoint_path = os.path.join(self._log.directory, CHECKPOINT_NAME)
+        self._durable: dict[str, object] = {}
 
     def publish(self, folded: Folded) -> tuple[bool, Backup | None, Backup | None]:
         """Make the CSV what the log says, and the checkpoint with it.
@@ -57,6 +59,7 @@ class Publisher:
         """
         origin, table, end = folded.origin, folded.table, folded.end
         self._log.sync(origin.position, end.position)
+        self._rely_on(self._log.directory, "segment", end.position.segment)
         untouched = origin.exact or (origin.encoding is None and table is origin.table)
         data = origin.data if untouched else render(table)
         encoding = origin.encoding if origin.exact else None
@@ -68,6 +71,8 @@ class Publisher:
 
     def _put_in_place(self, origin: Origin, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
         """Put `data` in the CSV's place unless it is there; return the base and the kept copy made on the way."""
+        if origin.base and not origin.new_base:
+            self._rely_on(self._backups.directory, "base", origin.base)
         if origin.rebuilt and data != origin.current:
             return self._rebuild(origin, data, view)
         base = None
@@ -75,15 +80,17 @@ class Publisher:
             base = self._keep(origin)
             origin = replace(origin, base=base.name)
         if data == origin.current:
+            self._rely_on(self._directory, "CSV", view.sha256)
             self._save((view,), origin)
             return base, None
+        digest = sha256(origin.data).hexdigest()
+        self._rely_on(self._directory, "CSV", digest)
         self._write_temporary(data)
         met = tuple(sorted(origin.unknown))
-        digest = sha256(origin.data).hexdigest()
         present = View(digest, origin.position, origin.crc, met, origin.in_flight, origin.encoding)
         self._save((present, view), origin)
         self._replace(origin)
-        self._storage.sync_directory(os.path.dirname(self._csv_path))
+        self._rely_on(self._directory, "CSV", view.sha256)
         if not origin.unknown.issubset(view.unknown):  # late ones are in now, and must not be folded once more
             self._store(replace(self._checkpoint(origin), views=(view,)))
         return base, None
@@ -106,7 +113,7 @@ class Publisher:
                 with suppress(OSError):
                     self._backups.remove(base)
             raise
-        self._storage.sync_directory(os.path.dirname(self._csv_path))
+        self._rely_on(self._directory, "CSV", view.sha256)
         self._save((view,), origin)
         return base, kept
 
@@ -114,11 +121,18 @@ class Publisher:
         if self.origins.current() != origin.current:
             raise EditedMeanwhile
         self._storage.replace(self._temporary, self._csv_path)
+        self._durable.pop("CSV", None)
+
+    def _rely_on(self, directory: str, what: str, which: object) -> None:
+        """Make the name of a file durable, which whoever put it there may not have lived to do; once for each file."""
+        if self._durable.get(what) != which:
+            self._storage.sync_directory(directory)
+            self._durable[what] = which
 
     def _forget(self) -> None:
-        if self._storage.stat(self.checkpoint_path) is not None:
-            self._storage.remove_ours(self.checkpoint_path)
-            self._storage.sync_directory(self._log.directory)
+        self._storage.remove_ours(self.checkpoint_path)
+        self._storage.sync_directory(self._log.directory)  # even when nothing is there: who removed it may have died
+        self._durable.pop("checkpoint", None)
         self.origins.saved = self.origins.verified = None
 
     def _save(self, views: tuple[View, ...], origin: Origin) -> None:
@@ -127,6 +141,8 @@ class Publisher:
         saved = self.origins.saved
         if saved is None or checkpoint not in {saved, replace(saved, views=saved.views[-1:])}:
             self._store(checkpoint)
+        else:
+            self._rely_on(self._log.directory, "checkpoint", saved)
         self.origins.verified = self.origins.saved
 
     def _checkpoint(self, origin: Origin) -> Checkpoint:
@@ -155,7 +171,7 @@ class Publisher:
 
     def _store(self, checkpoint: Checkpoint) -> None:
         checkpoints.save(self._storage, self.checkpoint_path, checkpoint)
-        self.origins.saved = self.origins.verified = checkpoint
+        self.origins.saved = self.origins.verified = self._durable["checkpoint"] = checkpoint
 
     def _keep(self, origin: Origin) -> Backup:
         """Make the content that an origin starts from a base."""
@@ -181,6 +197,7 @@ class Publisher:
         for known in self._backups.all():
             with suppress(BackupError):  # a copy that is damaged is none
                 if known.sha256 == digest and self._backups.read(known) == current:
+                    self._storage.sync_directory(self._backups.directory)
                     return known
         try:
             count = self.origins.parse(current).rows.height

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 STEP_S: Final = 100e-6
 MOST_STEPS: Final = 100_000
+SLOW_SYNC_S: Final = 0.05
+SYNC_WEIGHT: Final = 4
+"""How much likelier death is just before a sync: that is when the most is at stake."""
+
+_SYNCS: Final = frozenset({"sync", "datasync"})
 EPOCH_S: Final = 1_760_000_000
 _FIRST_FD: Final = 1_000_000  # far above those of the process that simulates, so that no mix-up goes unnoticed
 _CHANGES: Final = frozenset(
@@ -110,6 +115,7 @@ class Odds:
     sync_error: float = 0.0
     full: float = 0.0
     short_write: float = 0.0
+    slow_sync: float = 0.0
     any_order: bool = False
 
 
@@ -240,6 +246,8 @@ class Machine:
             raise Violation("nobody gets anywhere")
         if self.rng.random() < self.odds.switch:
             self._switch()
+        if call in _SYNCS and self.rng.random() < self.odds.slow_sync:
+            self.sleep(self.rng.random() * SLOW_SYNC_S)
         if not process.is_alive:
             raise Killed(call)
         self._note(process, call, path)
@@ -251,7 +259,7 @@ class Machine:
             self.trace(f"{self.steps:6} {self.now_s:10.6f} {process.name:14} {call:10} {path}")
 
     def _maybe_die(self, process: Process, call: str) -> None:
-        chance = self.rng.random()
+        chance = self.rng.random() / (SYNC_WEIGHT if call in _SYNCS else 1)
         if chance < self.odds.cut:
             self.before_death(self._processes, "power cut")
             self._go_down()

@@ -206,6 +206,35 @@ def test_a_status_that_is_reset_on_purpose_stays_reset(job: EventCsv, csv_path: 
     assert ["PENDING", "COMPLETED", "PENDING"] == statuses(csv_path)
 
 
+@pytest.mark.parametrize("other", ["", "PO1"])
+def test_saved_twice_from_before_a_late_row_was_folded_in(job: EventCsv, csv_path: Path, other: str) -> None:
+    """A row added and saved, its results folded in, and saved again from the same editor: the results are not lost."""
+    job.emit_result("PO9", "COMPLETED", supplier="found", last_processed="9")
+    if other:
+        job.emit_result(other, "COMPLETED", last_processed="1")
+    job.compact()
+    loaded = csv_path.read_bytes()
+    in_editor = loaded + (b"PO9;COMPLETED;;\n" if other else b"PO9;;\n")  # a text that he typed shows no event
+    csv_path.write_bytes(in_editor)
+    assert ("PO9",) == job.compact().late
+    view = csv_path.read_bytes()
+    csv_path.write_bytes(in_editor)
+    assert ("PO9",) == job.compact().late
+    assert view == csv_path.read_bytes()
+    assert (False, view) == (EventCsv(csv_path).replay().changed, csv_path.read_bytes())
+
+
+def test_a_late_row_that_is_reset_on_purpose_stays_reset(job: EventCsv, csv_path: Path) -> None:
+    """Whoever has seen the results of the row that he added can set it back to PENDING."""
+    job.emit_result("PO9", "COMPLETED", supplier="found", last_processed="9")
+    job.compact()
+    csv_path.write_bytes(csv_path.read_bytes() + b"PO9;;\n")
+    assert ("PO9",) == job.compact().late
+    edit(csv_path, "PO9;COMPLETED", "PO9;PENDING")
+    assert () == job.compact().late
+    assert "PENDING" == statuses(csv_path)[-1]
+
+
 def test_half_a_save_is_no_edit(job: EventCsv, csv_path: Path) -> None:
     """A CSV that was written a moment ago is waited for, so that a slow save is not taken for an edit in its middle."""
     job.emit_result("PO1", "COMPLETED")
@@ -389,6 +418,35 @@ def test_a_replay_without_its_backups_is_refused(job: EventCsv, csv_path: Path, 
     with pytest.raises(BackupError, match="--backup-dir"):
         EventCsv(csv_path, backup_dir=tmp_path / "elsewhere").replay()
     assert before == tree(csv_path.parent)
+
+
+class Names(Recording):
+    """Notes the directories that were synced, up to the first name that is given or taken back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced: set[str] = set()
+        self.is_over = False
+
+    def before(self, step: str, *args: object) -> None:
+        self.is_over = self.is_over or step in {"replace", "unlink"}
+        if step == "sync" and not self.is_over and os.path.isdir(place := os.readlink(f"/proc/self/fd/{args[0]}")):
+            self.synced.add(place)
+
+
+def test_nothing_is_built_on_names_that_a_power_cut_could_take_back(job: EventCsv, csv_path: Path) -> None:
+    """A process may be killed before it has synced the names of CSV, checkpoint, base or segment; the next one does."""
+    job.emit_result("PO1", "COMPLETED", last_processed="1")
+    job.compact()
+    everything = {str(csv_path.parent), job.log_dir, job.backup_dir}
+    other = EventCsv(csv_path)
+    for _ in range(2):
+        with_storage(other, names := Names()).compact()
+        assert (everything, False) == (names.synced, names.is_over)
+        everything = set()  # a live run has made sure already
+    job.emit_result("PO2", "COMPLETED", last_processed="2")
+    with_storage(EventCsv(csv_path), names := Names()).compact()
+    assert {str(csv_path.parent), job.log_dir, job.backup_dir} == names.synced
 
 
 def test_with_the_backups_gone_a_new_base_is_made(job: EventCsv, csv_path: Path) -> None:

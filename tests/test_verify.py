@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import segment_of, tree
-from faults import with_storage
+from faults import Recording, with_storage
 
 from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
 from eventcsv.event import sealed, unsealed
@@ -444,3 +444,32 @@ def test_a_backup_that_retention_removes_meanwhile_is_no_false_finding(job: Even
 
     storage = Removing("", lambda: [job._compactor.begin(f"t{number}") for number in range(5)])
     assert () == with_storage(EventCsv(job.csv_path), storage).verify().findings
+
+
+def test_segments_that_are_pruned_meanwhile_are_no_false_finding(job: EventCsv) -> None:
+    """What sessions, retention and a prune elsewhere remove at any moment while verify looks is no damage."""
+    at = reads = 1
+
+    def work(name: str) -> None:
+        for number in range(6):
+            job.emit_result("PO1", "PARTIAL", last_processed=f"{name}{number}")
+            job.new_segment()
+            job._compactor.begin(f"{name}{number}")
+
+    class At(Recording):
+        """Lets it happen at one of the reads of a file."""
+
+        def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
+            nonlocal reads
+            reads += 1
+            if reads == at:
+                work(f"t{at}-")
+                assert job.prune().removed
+            return super().pread(fd, size_bytes, offset_bytes)
+
+    work("s")
+    while reads >= at:
+        reads = 0
+        assert () == with_storage(EventCsv(job.csv_path), At()).verify().findings
+        at += 7
+    assert at > 70

@@ -1,12 +1,14 @@
 # eventcsv. `make` alone tells what there is.
 
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-CSV    ?= data/input/input.csv
+PYTHON   ?= python3
+VENV     := .venv
+BIN      := $(VENV)/bin
+VERSIONS := 3.11 3.12 3.13
+MINUTES  ?= 10
+CSV      ?= data/input/input.csv
 export CSV
 
-.PHONY: help compact watch demo test crash check format bench clean
+.PHONY: help compact watch demo test test-all crash soak check format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +17,9 @@ help:
 	@echo 'make watch CSV=path      the same, again and again, at most a second behind'
 	@echo 'make demo                a run of 446 POs that is killed hard, resumes and finishes'
 	@echo 'make test                run every test'
+	@echo 'make test-all            the same under each Python from 3.11 on that is found here'
 	@echo 'make crash               the long part of the tests: kills, power cuts, damage; some of it needs root'
+	@echo 'make soak MINUTES=10     work, kills and compactions for so long, with an eye on memory and open files'
 	@echo 'make check               lint and types'
 	@echo 'make bench               measure'
 	@echo 'make clean               remove what these made, the data aside'
@@ -48,8 +52,21 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/pytest --numprocesses auto
 
+# One environment for each; a version that pyenv has need not be on the PATH.
+test-all:
+	@for version in $(VERSIONS); do \
+	  for python in python$$version $$(ls -d $$HOME/.pyenv/versions/$$version.*/bin/python3 2>/dev/null); do \
+	    if $$python -c '' 2>/dev/null; then break; else python=; fi; done; \
+	  if test -z "$$python"; then missing="$$missing $$version"; continue; fi; \
+	  echo "Python $$version: $$($$python --version)"; \
+	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version || exit 1; tried="$$tried $$version"; done; \
+	echo "All tests pass under Python:$$tried. Not found, so not tried:$${missing:- none}."
+
 crash: $(VENV)/installed-dev
 	$(BIN)/pytest --numprocesses auto -m long
+
+soak: $(VENV)/installed-dev
+	$(BIN)/python tests/soak.py --minutes $(MINUTES)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -64,5 +81,5 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/bench.py
 
 clean:
-	rm -rf $(VENV) .bench-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* .bench-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

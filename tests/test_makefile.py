@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
-from conftest import tree
+from conftest import cannot, tree
 
 PROJECT: Final = Path(__file__).parent.parent
 
@@ -17,12 +18,12 @@ PROJECT: Final = Path(__file__).parent.parent
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A copy of what make needs, with what `make compact` would install."""
-    if not (PROJECT / ".venv/installed").exists():
-        pytest.skip("the project's own .venv is not there; the README test installs it")
+    if not Path(sys.prefix, "installed").exists():
+        cannot("make did not install what these tests run with")
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy2(PROJECT / name, tmp_path / name)
     shutil.copytree(PROJECT / "data/sample", tmp_path / "data/sample")
-    (tmp_path / ".venv").symlink_to(PROJECT / ".venv")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     return tmp_path
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -52,11 +53,11 @@ def commands_of(block: str) -> list[tuple[str, str]]:
 
 def test_the_readme_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its console and Python blocks, run in a copy of the project, print what it says they print."""
-    ignored = shutil.ignore_patterns(".*_cache", ".git", ".venv", ".hypothesis", "input", "backup", "__pycache__")
+    ignored = shutil.ignore_patterns(".*_cache", ".git", ".venv*", ".hypothesis", "input", "backup", "__pycache__")
     place = tmp_path / "project"
     shutil.copytree(PROJECT, place, ignore=ignored)
-    if (PROJECT / ".venv/installed").exists():  # what the README's first command would install is there
-        (place / ".venv").symlink_to(PROJECT / ".venv")
+    if Path(sys.prefix, "installed").exists():  # what the README's first command would install is there
+        (place / ".venv").symlink_to(sys.prefix)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "EVENTCSV", "PYTEST"))
     }

@@ -80,10 +80,10 @@ def _record(line: bytes) -> Record | None:
 
 
 def records(raw: bytes, *, holed: bool) -> list[Record]:
-    """Read a segment by the rule: whole lines whose checksum holds. In one with holes a newline may be among them."""
-    lines = raw.split(b"\n")[:-1]
-    if holed:
-        lines = [line[max(0, line.rfind(b'{"v":')) :] for line in lines]
+    """Read a segment by the rule: whole lines whose checksum holds. Where there are holes a newline may be in one."""
+    lines = [
+        line[max(0, line.rfind(b'{"v":')) :] if holed or b"\0" in line else line for line in raw.split(b"\n")[:-1]
+    ]
     return [found for line in lines if (found := _record(line))]
 
 

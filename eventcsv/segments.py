@@ -1,7 +1,8 @@
 """The read side of the file log: segments, headers, and the lines between two positions. It never writes.
 
 What follows the last newline of the active segment is not there yet. A finished segment is read whole; its seal, which
-is no content, is checked and left out.
+is no content, is checked and left out. One that ends in mid-line is read as if the newline stood there that its seal
+will put there, so that sealing it changes nothing of what was read.
 """
 
 from __future__ import annotations
@@ -204,8 +205,11 @@ class LogReader:
                 offset_bytes = start.offset_bytes if number == start.segment else 0
                 if number == end.segment and self.storage.fstat(content.fd).st_size < end.offset_bytes:
                     return None
-                for piece in self.storage.pieces(content.fd, offset_bytes, content.size_bytes):
+                piece = b"\n"
+                for piece in self.storage.pieces(content.fd, offset_bytes, content.size_bytes):  # the last
                     crc = crc32(piece, crc)
+                if not piece.endswith(b"\n"):
+                    crc = crc32(b"\n", crc)
         return crc
 
     def size_bytes(self, start: Position, end: Position) -> int:
@@ -236,17 +240,17 @@ class LogReader:
             self.storage.close(fd)
 
     def _chunks(self, content: _Content, offset_bytes: int, crc: int) -> Iterator[Chunk]:
-        for raw, lost in _whole_lines(self.storage.pieces(content.fd, offset_bytes, content.size_bytes)):
+        for raw, is_whole in _whole_lines(self.storage.pieces(content.fd, offset_bytes, content.size_bytes)):
             crc = crc32(raw, crc)
-            if lost:
-                damage: tuple[Damage, ...] = (Damage(content.name, offset_bytes, len(raw), lost),)
-                yield Chunk(content.name, offset_bytes, b"", b"", 0, damage, crc)
-            else:
+            if is_whole:
                 try:
                     lines, count, damage = scan(content.name, offset_bytes, raw)
                 except UnsupportedFormat as error:
                     raise UnsupportedFormat(f"{os.path.join(self.directory, content.name)}, {error}") from None
                 yield Chunk(content.name, offset_bytes, raw, lines, count, damage, crc)
+            else:
+                endless = Damage(content.name, offset_bytes, len(raw), "no newline for longer than any line can be")
+                yield Chunk(content.name, offset_bytes, b"", b"", 0, (endless,), crc)
             offset_bytes += len(raw)
 
     def _broken_seal(self, content: _Content) -> Damage | None:
@@ -295,17 +299,17 @@ def _seal_at_end(tail: bytes) -> bytes:
     return line if is_seal else b""
 
 
-def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, str]]:
-    """Cut pieces of a file at newlines: yield whole lines and "", or bytes that are lost and why."""
+def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Cut pieces of a file at newlines: yield whole lines and True, or part of an endless one and False."""
     rest = b""
     for piece in pieces:
         block = rest + piece
         cut = block.rfind(b"\n") + 1
         if cut:
-            yield block[:cut], ""
+            yield block[:cut], True
         rest = block[cut:]
         if len(rest) > READ_BYTES:  # no line is that long; keep only what may be the start of the next one
-            yield rest[:-MAX_LINE_BYTES], "no newline for longer than any line can be"
+            yield rest[:-MAX_LINE_BYTES], False
             rest = rest[-MAX_LINE_BYTES:]
     if rest:
-        yield rest, "torn: the segment ends in mid-line, most likely after a crash or a failing disk"
+        yield rest + b"\n", True

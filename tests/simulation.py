@@ -81,9 +81,7 @@ def _record(line: bytes) -> Record | None:
 
 def records(raw: bytes, *, holed: bool) -> list[Record]:
     """Read a segment by the rule: whole lines whose checksum holds. Where there are holes a newline may be in one."""
-    lines = [
-        line[max(0, line.rfind(b'{"v":')) :] if holed or b"\0" in line else line for line in raw.split(b"\n")[:-1]
-    ]
+    lines = [line[max(0, line.rfind(b'{"v":')) :] if holed or b"\0" in line else line for line in raw.split(b"\n")[:-1]]
     return [found for line in lines if (found := _record(line))]
 
 
@@ -573,7 +571,13 @@ class Simulation:
             return interrupted > 0
         if problem.endswith("the backup is gone; its metadata is still there"):
             return self._machine.odds.any_order
-        holes = ("seal", "header", "differs from what was folded", "belongs to a place that is no line")
+        holes = (
+            "seal",
+            "header",
+            "differs from what was folded",
+            "not what a replay gives",
+            "belongs to a place that is no line",
+        )
         return self._holed and any(words in problem for words in holes)
 
     def _check_rows(self) -> None:

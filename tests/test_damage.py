@@ -114,6 +114,33 @@ def test_a_torn_line_in_the_middle_is_reported_and_the_rest_folded(job: EventCsv
     assert "torn" in result.damage[0].reason
 
 
+@pytest.mark.parametrize("missing_bytes", [1, 2, 100])
+def test_a_seal_that_comes_late_changes_nothing_of_what_was_read(
+    job: EventCsv, csv_path: Path, missing_bytes: int
+) -> None:
+    """A segment change killed before the seal leaves a last line in mid-line; ending it later is no change of the log.
+
+    A line of which only the newline is missing is an event before as after.
+    """
+    job.emit_result("PO1", "COMPLETED")
+    segment = segment_of(job)
+    segment.write_bytes(segment.read_bytes()[:-missing_bytes])
+    job._log._create_segment(2)
+    job.emit_result("PO2", "COMPLETED")
+    first = job.compact()
+    assert (["COMPLETED", "COMPLETED", ""] if missing_bytes == 1 else ["", "COMPLETED", ""]) == [
+        row["STATUS"] for row in read_csv(csv_path)
+    ]
+    assert (missing_bytes > 1) == bool(first.damage)
+    view = csv_path.read_bytes()
+    job._log.finish_seals()
+    result = EventCsv(csv_path).compact()
+    assert (None, False, view) == (result.rebuilt, result.changed, csv_path.read_bytes())
+    assert () == job.verify().findings
+    assert view == csv_path.read_bytes()
+    assert not job.replay().changed
+
+
 def test_every_damaged_line_is_reported_with_its_place(job: EventCsv, csv_path: Path, log_of_six: bytes) -> None:
     """Several kinds of damage at once: each has its own report, and the view has the rest."""
     lines = log_of_six.splitlines(keepends=True)

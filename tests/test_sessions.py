@@ -414,7 +414,7 @@ def test_a_beginning_that_stops_anywhere_can_be_repeated(prepared: Path, tmp_pat
         assert kept in (ours[:5], [one for one in ours if one != "new"])
         assert {asked, *kept} == set(copies(folder))
         assert (new, False, ()) == (path.read_bytes(), (again := job.replay()).changed, again.damage)
-        assert {"torn: the segment ends in mid-line, most likely after a crash or a failing disk"} >= {
+        assert {"torn: the line was cut off, most likely by a crash"} >= {
             found.problem for found in job.verify().findings
         }  # half a seal, which test_half_a_seal_is_no_damage is about
         shutil.rmtree(folder)

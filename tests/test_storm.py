@@ -1,0 +1,171 @@
+"""The promise to workers: once emit_result() has returned, kill -9 takes nothing back, however often and whenever."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from conftest import cannot
+from nursery import Nursery, acknowledged, parse
+
+from eventcsv import EventCsv
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+WORKERS: Final = 4
+SEED: Final = 20_261_124
+LONGEST_PAUSE_S: Final = 0.003
+ROUND: Final = 12
+"""So many kills hit one job; then its log is looked at and removed, since a thousand of them would fill a disk."""
+
+MET: Final = ("acknowledged", "segment changes", "torn", "torn and healed by the next line", "torn and noted by a seal")
+"""What a storm has to have met; how soon it does depends on the machine, so it goes on until then."""
+
+
+def file_system_of(path: Path) -> str:
+    """Return the type of the file system that a path is on."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    inside = [row for row in mounts if path.is_relative_to(row[1])]
+    return max(inside, key=lambda row: len(row[1]))[2]
+
+
+@contextmanager
+def folder_on(file_system: str, tmp_path: Path) -> Iterator[Path]:
+    """Give a folder on a file system."""
+    for place in (tmp_path, Path("/dev/shm"), Path("/var/tmp"), Path.cwd()):
+        if place.is_dir() and os.access(place, os.W_OK) and file_system_of(place.resolve()) == file_system:
+            folder = Path(tempfile.mkdtemp(prefix="eventcsv-", dir=place))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder)
+            return
+    cannot(f"there is no {file_system} here to write to")
+
+
+class Storm:
+    """Kills workers at random moments, and looks at what is left.
+
+    Args:
+        place: Where the jobs are made, one for each round.
+        kills: How many workers are killed one by one; besides, all of them at once now and then.
+        until: What it goes on for, up to ten times as long.
+        toy: What the workers lack; "" for nothing.
+
+    Attributes:
+        met: How often what has happened.
+        lost: What was acknowledged and is not in the log.
+        phantoms: What is in the log and was not sent, or not so.
+    """
+
+    def __init__(self, place: Path, kills: int, until: Collection[str] = (), toy: str = "") -> None:
+        self.met: Counter[str] = Counter()
+        self.lost: list[tuple[str, int]] = []
+        self.phantoms: list[object] = []
+        self._rng = Random(SEED)
+        with Nursery(toy) as nursery:
+            for done in range(0, 10 * kills, ROUND):
+                if done >= kills and all(self.met[what] for what in until):
+                    break
+                folder = place / str(done)
+                job, names = self._rage(nursery, folder)
+                self._look(job, names, folder)
+                if not toy:
+                    self._check_view(job)
+                shutil.rmtree(folder)
+
+    def _rage(self, nursery: Nursery, folder: Path) -> tuple[EventCsv, list[str]]:
+        folder.mkdir()
+        keys = [f"PO{number}" for number in range(WORKERS)]
+        names: list[str] = []
+        path = folder / "input.csv"
+        path.write_text("PO_NUMBER;STATUS\n" + "".join(f"{key};\n" for key in keys))
+        job = EventCsv(path, durability="process")
+
+        def spawn(key: str) -> int:
+            names.append(f"worker{len(names)}")
+            return nursery.spawn(path, names[-1], key, folder / names[-1])
+
+        pids = [spawn(key) for key in keys]
+        for number in range(1, ROUND + 1):
+            time.sleep(self._rng.random() * LONGEST_PAUSE_S)
+            victim = self._rng.randrange(WORKERS)
+            nursery.kill(pids[victim])
+            pids[victim] = spawn(keys[victim])
+            if number % 3 == 0:  # all at once, so that nobody heals a torn line before the segment is sealed
+                nursery.kill(*pids)
+                self.met["kills"] += WORKERS
+                job.new_segment()
+                pids = [spawn(key) for key in keys]
+            if number == ROUND // 2:
+                job.new_segment()
+                job.compact()
+        nursery.kill(*pids)
+        self.met["kills"] += ROUND + WORKERS
+        return job, names
+
+    def _look(self, job: EventCsv, names: list[str], folder: Path) -> None:
+        found: dict[str, set[int]] = {name: set() for name in names}
+        for number in job._log.segments():
+            self.met["segment changes"] += number > 1
+            *lines, tail = Path(job._log.path(number)).read_bytes().split(b"\n")
+            self.met["torn"] += bool(tail)
+            for at, line in enumerate(lines):
+                sent = parse(line)
+                if sent and sent.is_as_sent:
+                    found[sent.name].add(sent.n)
+                elif sent:
+                    self.phantoms.append(sent)
+                elif b'"kind":"header"' not in line and b'"kind":"seal"' not in line:
+                    self.met["torn"] += 1
+                    self.met["torn and healed by the next line"] += bool(at + 1 < len(lines) and parse(lines[at + 1]))
+                self.met["torn and noted by a seal"] += b'"kind":"seal"' in line and b'"torn":' in line
+        for name in names:
+            numbers = acknowledged(folder / name)
+            self.met["acknowledged"] += len(numbers)
+            self.lost += [(name, n) for n in numbers if n not in found[name]]
+            self.met["lost"] = len(self.lost)
+            # What was being appended when it was killed may be there, and nothing beyond that.
+            self.phantoms += [(name, n) for n in found[name] if n > len(numbers) + 1]
+
+    def _check_view(self, job: EventCsv) -> None:
+        result = job.compact()
+        assert {"PARTIAL": WORKERS} == result.by_status
+        self.met["views"] += 1
+        if self.met["views"] % 5 == 1:  # it reads as much again
+            assert not job.replay().changed
+
+
+@pytest.mark.parametrize(
+    ("file_system", "kills", "until"),
+    [
+        ("ext4", 12, MET[:2]),  # where lines are hardly ever torn
+        ("tmpfs", 36, MET[:3]),
+        pytest.param("ext4", 1000, MET, marks=pytest.mark.long),
+        pytest.param("tmpfs", 1000, MET, marks=pytest.mark.long),
+    ],
+)
+def test_nothing_acknowledged_is_lost(tmp_path: Path, file_system: str, kills: int, until: tuple[str, ...]) -> None:
+    """Four workers, lines of 130 B to 300 KB, killed at random moments and replaced, and the log changes segments."""
+    with folder_on(file_system, tmp_path) as folder:
+        storm = Storm(folder, kills, until)
+        print(file_system, dict(storm.met))  # noqa: T201  # what tests/README.md quotes
+        assert ([], []) == (storm.lost, storm.phantoms)
+        assert storm.met["torn"] <= storm.met["kills"]
+        assert [] == [what for what in until if not storm.met[what]]
+
+
+@pytest.mark.parametrize("toy", ["no healing", "too early"])
+def test_a_toy_loses_results_in_the_storm(tmp_path: Path, toy: str) -> None:
+    """Control: without the newline before the next line, or acknowledging before the write, results are lost."""
+    with folder_on("tmpfs", tmp_path) as folder:
+        assert [] != Storm(folder, 12, ["lost"], toy).lost

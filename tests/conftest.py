@@ -25,6 +25,8 @@ settings.load_profile("eventcsv")
 # Edits count at once in the tests, save those that are about waiting for an edit to settle.
 EventCsv.__init__.__kwdefaults__ |= {"settle_s": 0.0}  # type: ignore[operator]  # it has keyword defaults
 
+csv.field_size_limit(1 << 20)  # as long as a line of the log may be
+
 KEYS = ("PO1", "PO2", "PO3")
 
 

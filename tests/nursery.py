@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 SIZES_BYTES: Final = (0, 0, 0, 10, 10, 40, 40, 200, 200, 1_000, 1_000, 100_000, 300_000, 300_000)
 
 
-MOST_RESULTS: Final = 100
-
-
 def text_of(name: str, n: int) -> str:
     """Return the text that worker `name` sends with its n-th result."""
     size_bytes = Random(f"{name} {n}").choice(SIZES_BYTES)
@@ -76,13 +73,13 @@ def _newline_never(_storage: Storage, fd: int, size_bytes: int, offset_bytes: in
     return b"\n" if size_bytes == 1 else os.pread(fd, size_bytes, offset_bytes)
 
 
-def work(*, csv_path: str, name: str, key: str, ack_path: str, durability: str, toy: str) -> None:
-    """Emit results until killed, until the disk is gone, or until there are so many that more would only fill it."""
+def work(*, csv_path: str, name: str, key: str, ack_path: str, durability: str, toy: str, most: int) -> None:
+    """Emit results until killed, until the disk is gone, or or until there are enough."""
     if toy == "no healing":
         Storage.pread = _newline_never  # type: ignore[method-assign,assignment]  # that is what makes it a toy
     job = EventCsv(csv_path, durability="disk" if durability == "disk" else "process")
     ack = os.open(ack_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    for n in range(1, 1 + MOST_RESULTS):
+    for n in range(1, 1 + most):
         if toy == "too early":
             os.write(ack, b"%d\n" % n)
         job.emit_result(key, "PARTIAL", columns={"who": name, "n": n, "text": text_of(name, n)})
@@ -114,11 +111,11 @@ class Nursery:
     Args:
         toy: What they lack, to show that it is missed; "" for nothing.
         durability: As for EventCsv.
+        most: How many results each emits at most, so that the disk does not fill up.
     """
 
-    def __init__(self, toy: str = "", durability: str = "process") -> None:
-        self._toy = toy
-        self._durability = durability
+    def __init__(self, toy: str = "", durability: str = "process", most: int = 100) -> None:
+        self._how = {"toy": toy, "durability": durability, "most": most}
         self._alive: set[int] = set()
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -142,8 +139,7 @@ class Nursery:
         assert self._process.stdin
         assert self._process.stdout
         arguments = {"csv_path": str(csv_path), "name": name, "key": key, "ack_path": str(ack_path)}
-        arguments |= {"durability": self._durability, "toy": self._toy}
-        self._process.stdin.write(f"{json.dumps(arguments)}\n")
+        self._process.stdin.write(f"{json.dumps(arguments | self._how)}\n")
         self._process.stdin.flush()
         pid = int(self._process.stdout.readline())
         self._alive.add(pid)

@@ -131,8 +131,7 @@ class BackupStore:
             OSError: The disk said no.
         """
         self._storage.make_directory(self.directory)
-        with suppress(OSError):  # what cannot go now goes another time
-            self._clear_unfinished()
+        self.clear_interrupted()
         now = datetime.now(UTC)
         session, base = self._free_name(now, session)
         backup = Backup(
@@ -206,6 +205,12 @@ class BackupStore:
         self._storage.remove_ours(backup.path)
         self._storage.remove_ours(f"{base}{self._unfinished}")
         self._storage.sync_directory(self.directory)
+
+    def clear_interrupted(self) -> None:
+        """Remove what is left of a backup whose making or removal was cut short; what cannot go goes another time."""
+        with suppress(OSError):
+            if self._storage.has_directory(self.directory):
+                self._clear_unfinished()
 
     def _clear_unfinished(self) -> None:
         """Remove what a crash left of a backup that was being made of this CSV; others may share the directory."""

@@ -298,6 +298,7 @@ class Compactor:
         with self._mutex, self._storage.locked(self._lock_path, self._log.lock_timeout_s):
             for _ in range(_ATTEMPTS):
                 self.publisher.clear_interrupted()
+                self._backups.clear_interrupted()
                 self.publisher.load()
                 end = self._log.end()
                 try:

@@ -59,6 +59,10 @@ class Recording(Storage):
         self._step("mkdir", path)
         super().mkdir(path)
 
+    def set_owner(self, fd: int, like: os.stat_result) -> None:
+        self._step("own", fd)
+        super().set_owner(fd, like)
+
     def try_lock(self, fd: int) -> bool:
         self._step("lock", fd)
         return super().try_lock(fd)
@@ -69,17 +73,23 @@ class Recording(Storage):
 
 
 class Dying(Recording):
-    """Dies at step `at`, counted from 0, a write half done when there is one; every later step finds it dead."""
+    """Dies at step `at`, counted from 0; every later step finds it dead.
 
-    def __init__(self, at: int) -> None:
+    Args:
+        at: The step.
+        share: How much of a write is done when it dies in one.
+    """
+
+    def __init__(self, at: int, share: float = 0.5) -> None:
         super().__init__()
         self._at = at
+        self._share = share
 
     def before(self, step: str, *args: Any) -> None:
         if len(self.steps) < self._at:
             return
         if step == "write" and len(self.steps) == self._at and args[1]:
-            os.write(args[0], bytes(args[1])[: len(args[1]) // 2])
+            os.write(args[0], bytes(args[1])[: int(len(args[1]) * self._share)])
         self._at = -1  # dead for good
         raise Killed(step)
 
@@ -96,6 +106,46 @@ class Refusing(Recording):
         if self._refuses(self, step, args):
             self.steps.append(f"refused {step}")
             raise OSError(self._error, os.strerror(self._error), str(args[0]))
+
+
+class RefusingFrom(Refusing):
+    """Refuses step `at`, counted from 0, and when it is `lasting` every step after it."""
+
+    def __init__(self, error: int, at: int, *, lasting: bool = False) -> None:
+        super().__init__(error, lambda self, _step, _args: len(self.steps) == at or (lasting and len(self.steps) > at))
+        self.error = os.strerror(error)
+        self.at = at
+        self.lasting = lasting
+
+    @property
+    def refused(self) -> list[str]:
+        """The steps that were refused."""
+        return [step.removeprefix("refused ") for step in self.steps if step.startswith("refused ")]
+
+
+class RefusingLooks(RefusingFrom):
+    """Counts the steps that only look as well, and refuses one of all of them."""
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if not flags & os.O_CREAT:
+            self._step("open", path)
+        return super().open(path, flags, mode)
+
+    def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
+        self._step("read", fd)
+        return super().pread(fd, size_bytes, offset_bytes)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        self._step("fstat", fd)
+        return super().fstat(fd)
+
+    def stat(self, path: str) -> os.stat_result | None:
+        self._step("stat", path)
+        return super().stat(path)
+
+    def names(self, path: str) -> list[str]:
+        self._step("names", path)
+        return super().names(path)
 
 
 def with_storage(job: EventCsv, storage: Storage) -> EventCsv:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import read_csv, segment_of, tree
-from faults import Dying, Killed, Recording, Refusing, with_storage
+from faults import Killed, Recording, with_storage
 
 from eventcsv import BackupError, EventCsv, InvalidCsv, LockTimeout
 from eventcsv.event import encode
@@ -552,92 +552,6 @@ def test_a_dated_copy_of_a_segment_is_none(job: EventCsv, csv_path: Path) -> Non
 # --- stopped at any step ---
 
 
-def prepare(job: EventCsv, situation: str) -> None:
-    """Bring a job into a situation in which compaction has something to do."""
-    job.emit_result("PO1", "COMPLETED", last_processed="1")
-    if situation == "first":
-        return
-    if situation == "late":
-        job.emit_result("PO9", "COMPLETED", last_processed="9")
-    job.compact()
-    job.emit_result("PO2", "PARTIAL", last_processed="2")
-    if situation == "edited":
-        edit(Path(job.csv_path), "PO3;", "PO3;EDITED")
-    if situation == "late":
-        Path(job.csv_path).write_bytes(Path(job.csv_path).read_bytes() + b"PO9;;;\n")
-    if situation == "no checkpoint":
-        (Path(job.log_dir) / "checkpoint.json").unlink()
-    if situation == "gone":
-        Path(job.csv_path).unlink()
-
-
-def run_until_dead(folder: Path, situation: str, at: int) -> bool:
-    """Prepare a job in a folder and compact it with a storage that dies at a step; return whether it got that far."""
-    folder.mkdir()
-    path = folder / "input.csv"
-    path.write_text("PO_NUMBER;STATUS;SUPPLIER\nPO1;;\nPO2;;\nPO3;;\n")
-    prepare(EventCsv(path, durability="process"), situation)
-    try:
-        with_storage(EventCsv(path), Dying(at)).compact()
-    except Killed:
-        return True
-    return False
-
-
-EXPECTED = {
-    "first": ["COMPLETED", "", ""],
-    "incremental": ["COMPLETED", "PARTIAL", ""],
-    "edited": ["COMPLETED", "PARTIAL", "EDITED"],
-    "late": ["COMPLETED", "PARTIAL", "", "COMPLETED"],
-    "no checkpoint": ["COMPLETED", "PARTIAL", ""],
-    "gone": ["COMPLETED", "PARTIAL", ""],
-}
-
-
-@pytest.mark.parametrize("situation", EXPECTED)
-def test_killed_at_any_step_the_next_run_ends_in_the_same_bytes(tmp_path: Path, situation: str) -> None:
-    """Killed at step k, for all k, and again while recovering: old or new, then right, and nothing left around."""
-    run_until_dead(tmp_path / "clean", situation, 10**6)
-    clean = (tmp_path / "clean" / "input.csv").read_bytes()
-    assert EXPECTED[situation] == statuses(tmp_path / "clean" / "input.csv")
-    steps = 0
-    while run_until_dead(folder := tmp_path / str(steps), situation, steps):
-        path = folder / "input.csv"
-        prepared = "PO1;;\n" if situation == "first" else "PO1;COMPLETED;;1\n"
-        if path.exists():
-            assert path.read_bytes() == clean or prepared in path.read_bytes().decode()
-        else:
-            assert situation == "gone"
-        dead = shutil.copytree(folder, folder.with_name(f"{steps}-dead"))
-        for again in range(0, 1000, 1 if steps % 4 == 0 else 5):  # every step of some recoveries, some of the others
-            try:
-                with_storage(EventCsv(path), Dying(again)).compact()
-            except Killed:
-                assert situation in {"edited", "late"} or not EventCsv(path).compact().edited
-                EventCsv(path).compact()
-                assert clean == path.read_bytes()
-                assert [] == leftovers(folder)
-                shutil.rmtree(folder)
-                shutil.copytree(dead, folder)
-            else:
-                break
-        EventCsv(path).compact()
-        assert clean == path.read_bytes()
-        assert (clean, False) == (path.read_bytes(), EventCsv(path).replay().changed)
-        assert leftovers(folder) == []
-        steps += 1
-    assert steps > 10
-
-
-class RefusingAt(Refusing):
-    """Refuses the step with one number."""
-
-    def __init__(self, error: int, at: int) -> None:
-        super().__init__(
-            error, lambda self, step, _: len(self.steps) == at and step not in {"lock", "unlock", "unlink"}
-        )
-
-
 class RefusingToWriteView(Recording):
     """Has no space for the new view."""
 
@@ -662,31 +576,25 @@ class KilledBeforeReplacing(Recording):
             raise Killed
 
 
-@pytest.mark.parametrize("situation", EXPECTED)
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_step_that_fails_leaves_the_old_csv_and_no_litter(tmp_path: Path, situation: str, error: int) -> None:
-    """Each step refused for good: an OSError, the CSV as it was, and after the cause is gone the same bytes."""
-    run_until_dead(tmp_path / "clean", situation, 10**6)
-    clean = (tmp_path / "clean" / "input.csv").read_bytes()
-    refused = 0
-    for at in range(200):
-        folder = tmp_path / str(at)
-        run_until_dead(folder, situation, 0)
-        path = folder / "input.csv"
-        before = path.read_bytes() if path.exists() else None
-        storage = RefusingAt(error, at)
-        try:
-            with_storage(EventCsv(path), storage).compact()
-        except OSError:
-            assert before == (path.read_bytes() if path.exists() else None) or clean == path.read_bytes()
-            refused += 1
-        else:
-            if len(storage.steps) <= at:
-                break
-        EventCsv(path).compact()
-        assert clean == path.read_bytes()
-        assert leftovers(folder) == []
-    assert refused > 8
+class KilledInBackup(Recording):
+    """Is killed at the moment when a backup is about to be finished."""
+
+    def before(self, step: str, *args: object) -> None:
+        if step == "replace" and "/backup/" in str(args[1]):
+            raise Killed
+
+
+def test_a_backup_that_was_cut_short_does_not_stay(job: EventCsv, csv_path: Path) -> None:
+    """Killed while it makes a backup that nobody needs any more: the next compaction clears up what is left of it."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    edit(csv_path, "PO2;", "PO2;EDITED")
+    with pytest.raises(Killed):
+        with_storage(EventCsv(csv_path), KilledInBackup()).replay()
+    assert [] != leftovers(csv_path.parent)
+    edit(csv_path, "PO2;EDITED", "PO2;")
+    job.compact()
+    assert [] == leftovers(csv_path.parent)
 
 
 def test_killed_before_the_replacement_an_edit_then_costs_no_event(csv_path: Path) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
-import os
-import re
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import operations
 import pytest
 from conftest import read_csv, segment_of, tree
-from faults import Dying, Killed, Recording, Refusing, with_storage
+from faults import Dying, Killed, Refusing, with_storage
+from operations import edit
 
 from eventcsv import BackupError, EventCsv, InvalidCsv
 from eventcsv.backup import ASKED, KEPT, SESSION, Backup, BackupStore
@@ -29,19 +28,11 @@ if TYPE_CHECKING:
 
 SPAWN = multiprocessing.get_context("spawn")
 CSV = "PO_NUMBER;STATUS;SUPPLIER\nPO1;;\nPO2;;\nPO3;;\n"
-LOCKS = {"lock", "unlock", "unlink"}
 
 
 def statuses(job: EventCsv) -> list[str]:
     """Return the STATUS of each row."""
     return [row["STATUS"] for row in read_csv(Path(job.csv_path))]
-
-
-def litter(folder: Path) -> list[str]:
-    """Return temporary files, and backups without their metadata."""
-    names = [path for path in folder.rglob("*") if path.is_file()]
-    alone = [path for path in names if path.parent.name == "backup" and not path.with_suffix(".json").exists()]
-    return sorted({path.name for path in (*alone, *(path for path in names if ".tmp" in path.name))})
 
 
 def view(job: EventCsv) -> bytes:
@@ -57,38 +48,10 @@ def copied(job: EventCsv, name: str) -> EventCsv:
     return EventCsv(target / "input.csv", durability="process", lock_timeout_s=10)
 
 
-def edit(job: EventCsv, old: str, new: str) -> None:
-    """Change the CSV as an editor does that writes in place."""
-    path = Path(job.csv_path)
-    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
-
-
 @pytest.fixture
 def long_job(tmp_path: Path) -> EventCsv:
     """A job of some sessions and segments, with backups of each kind, an adopted edit and a result not yet folded."""
-    return make_long_job(tmp_path / "job")
-
-
-def make_long_job(folder: Path) -> EventCsv:
-    folder.mkdir()
-    (folder / "input.csv").write_text(CSV)
-    job = EventCsv(folder / "input.csv", durability="process", lock_timeout_s=10)
-    job.emit_result("PO1", "PARTIAL", last_processed="1")
-    job.compact()
-    job._compactor.begin("first")
-    job.new_segment()
-    job.emit_result("PO2", "ERROR", error_message="why", last_processed="2", columns={"extra": "x"})
-    job.back_up()
-    edit(job, "PO3;", "PO3;EDITED")
-    job.emit_result("PO9", "PARTIAL", last_processed="3")
-    job.compact()
-    job._compactor.begin("second")
-    job.new_segment()
-    job.emit_started("PO2")
-    job.emit_result("PO1", "COMPLETED", last_processed="4")
-    job.compact()
-    job.emit_result("PO2", "COMPLETED", last_processed="5")
-    return job
+    return operations.long_job(tmp_path / "job")
 
 
 # --- restore ---
@@ -296,89 +259,18 @@ def test_a_backup_that_retention_is_about_to_remove_can_be_restored(long_job: Ev
     assert () == long_job.verify().findings
 
 
-# --- restore, stopped at any step ---
+# --- restore, stopped ---
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> EventCsv:
     """A job that is copied for each step."""
-    return make_long_job(tmp_path_factory.mktemp("model") / "job")
-
-
-class RefusingAt(Refusing):
-    """Refuses the step with one number, unless it is about a lock."""
-
-    def __init__(self, error: int, at: int) -> None:
-        super().__init__(error, lambda self, step, _: len(self.steps) == at and step not in {"lock", "unlock"})
+    return operations.long_job(tmp_path_factory.mktemp("model") / "job")
 
 
 def attempt(job: EventCsv, storage: Storage, *, replay: bool) -> None:
     """Restore the first backup through a storage that fails."""
     with_storage(EventCsv(job.csv_path), storage).restore(job.backups()[-1].name, replay=replay)
-
-
-def outcomes(model: EventCsv, name: str, *, replay: bool) -> tuple[bytes, set[bytes], list[str]]:
-    """Return the CSV that a restore gives, those that may be there until then (old, all results in), and its steps."""
-    clean = copied(model, f"{name}-clean")
-    before = {view(clean), (clean.compact(), view(clean))[1]}
-    storage = Recording()
-    attempt(copied(model, f"{name}-counted"), storage, replay=replay)
-    clean.restore(clean.backups()[-1].name, replay=replay)
-    assert view(clean) not in before
-    return view(clean), before, storage.steps
-
-
-@pytest.mark.parametrize("replay", [True, False])
-def test_killed_at_any_step_of_a_restore(model: EventCsv, replay: bool) -> None:  # noqa: FBT001  # a parameter of the test
-    """Old or new at every moment; a compaction keeps to either, a second attempt gets there, nothing is left around."""
-    name = f"killed-{replay}"
-    wanted, before, steps = outcomes(model, name, replay=replay)
-    assert len(steps) > 60
-    for number, step in enumerate(steps):
-        if step in {"lock", "unlock"}:  # nothing on disk tells it from the step after it
-            continue
-        job = copied(model, f"{name}-{number}")
-        with pytest.raises(Killed):
-            attempt(job, Dying(number), replay=replay)
-        assert view(job) in {wanted, *before}
-        fresh = EventCsv(job.csv_path, durability="process")
-        if number % 3:
-            looked = fresh.pending()
-            fresh.compact()
-            after = view(job)
-            assert after in {wanted, *before}
-            assert looked == fresh.pending()
-            assert (False, after) == (EventCsv(job.csv_path).replay().changed, view(job))
-        if number % 3 != 1:
-            fresh.restore(fresh.backups()[-1].name, replay=replay)
-            assert wanted == view(job)
-            assert [] == litter(Path(job.csv_path).parent)
-        shutil.rmtree(Path(job.csv_path).parent)
-
-
-@pytest.mark.parametrize("replay", [True, False])
-def test_a_step_of_a_restore_that_fails(model: EventCsv, replay: bool) -> None:  # noqa: FBT001  # a parameter of the test
-    """Each step refused, a full disk and a bad one in turns: an error, the CSV old or new, no litter, then the same."""
-    name = f"refused-{replay}"
-    wanted, before, steps = outcomes(model, name, replay=replay)
-    refusable = [number for number, step in enumerate(steps) if step not in LOCKS]
-    assert len(refusable) > 30
-    for turn, number in enumerate(refusable):
-        job = copied(model, f"{name}-{number}")
-        error = (errno.EIO, errno.ENOSPC)[turn % 2]
-        with pytest.raises(OSError, match=re.escape(os.strerror(error))):
-            attempt(job, RefusingAt(error, number), replay=replay)
-        assert view(job) in {wanted, *before}
-        assert [] == litter(Path(job.csv_path).parent)
-        fresh = EventCsv(job.csv_path, durability="process")
-        if turn % 4 > 1:
-            fresh.compact()
-            assert view(job) in {wanted, *before}
-        else:
-            fresh.restore(fresh.backups()[-1].name, replay=replay)
-            assert wanted == view(job)
-        assert [] == litter(Path(job.csv_path).parent)
-        shutil.rmtree(Path(job.csv_path).parent)
 
 
 def refused_before_replacing(job: EventCsv) -> Storage:
@@ -415,22 +307,7 @@ def test_a_restore_that_failed_is_not_made_up_for_by_a_replay(model: EventCsv, l
 @pytest.fixture
 def old_job(tmp_path: Path) -> EventCsv:
     """A job of so many sessions that retention has removed its first backups."""
-    return make_old_job(tmp_path / "old")
-
-
-def make_old_job(folder: Path) -> EventCsv:
-    folder.mkdir()
-    (folder / "input.csv").write_text(CSV)
-    job = EventCsv(folder / "input.csv", durability="process", lock_timeout_s=10)
-    for number in range(KEPT + 3):
-        job.emit_result(f"PO{number % 3 + 1}", "PARTIAL", last_processed=f"{number}", columns={"n": number})
-        job.new_segment()
-        job.emit_result("PO3", "PARTIAL", last_processed=f"{number}.5")
-        job._compactor.begin(f"s{number}")
-    job.emit_result("PO1", "COMPLETED", last_processed="9")
-    job.compact()
-    job.emit_result("PO2", "COMPLETED", last_processed="10")
-    return job
+    return operations.old_job(tmp_path / "old")
 
 
 def needed(job: EventCsv) -> int:
@@ -550,36 +427,6 @@ def test_without_a_checkpoint_nothing_is_pruned(old_job: EventCsv) -> None:
         assert ((), 9) == ((result := EventCsv(old_job.csv_path).prune()).removed, result.kept)
     old_job.compact()
     assert 4 == len(old_job.prune().removed)
-
-
-def test_killed_at_any_step_of_a_prune(tmp_path: Path) -> None:
-    """What is left is a log without gaps that everything works with, and the next prune finishes."""
-    model = make_old_job(tmp_path / "model")
-    clean = copied(model, "clean")
-    clean.prune()
-    clean.compact()
-    for step in range(1000):
-        job = copied(model, str(step))
-        refusing = copied(model, f"{step}-refused")
-        with suppress(OSError):
-            with_storage(EventCsv(refusing.csv_path), RefusingAt(errno.EIO, step)).prune()
-        try:
-            with_storage(EventCsv(job.csv_path), Dying(step)).prune()
-        except Killed:
-            pass
-        else:
-            break
-        for one in (job, refusing):
-            fresh = EventCsv(one.csv_path, durability="process")
-            left = fresh._log.segments()
-            assert list(range(left[0], 10)) == left
-            assert () == fresh.verify().findings
-            fresh.prune()
-            fresh.compact()
-            assert view(clean) == view(one)
-            assert not EventCsv(one.csv_path).replay().changed
-            assert clean._log.segments() == fresh._log.segments()
-    assert step > 5
 
 
 def write_when_told(path: str, pipe: Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import multiprocessing
 import os
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import jobs
+import operations
 import pytest
 from conftest import read_csv, segment_of, tree, wait_until
-from faults import Dying, Killed, Recording, Refusing, with_storage
+from faults import Dying, Killed, Recording, with_storage
 
 from eventcsv import EventCsv, InvalidCsv, SessionActive, backup
 
@@ -331,25 +331,11 @@ def test_the_csv_is_final_after_a_signal(csv_path: Path, job: EventCsv, name: st
 # --- its beginning, stopped at any step ---
 
 
-def left_behind(folder: Path) -> Path:
-    """Make a job with six backups of sessions, one that was asked for, and a result that nobody has folded."""
-    folder.mkdir()
-    path = folder / "input.csv"
-    path.write_text("PO_NUMBER;STATUS;SUPPLIER\nPO1;;\nPO2;;\nPO3;;\n")
-    job = EventCsv(path, durability="process")
-    job.emit_result("PO1", "COMPLETED", last_processed="1")
-    job.back_up()
-    for number in range(6):
-        with job.session(session_id=f"s{number}"):
-            job.emit_result("PO2", "PARTIAL", last_processed=str(number))
-    job.emit_result("PO3", "COMPLETED", last_processed="3")
-    return path
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of such a job."""
-    return left_behind(tmp_path_factory.mktemp("prepared") / "job").parent
+    """The folder of a job of many sessions."""
+    job = operations.after_sessions(tmp_path_factory.mktemp("prepared") / "job")
+    return Path(job.csv_path).parent
 
 
 def begin(path: Path, storage: Recording) -> BaseException | None:
@@ -375,50 +361,6 @@ def steps_of_a_beginning(prepared: Path, folder: Path) -> list[str]:
     session = with_storage(EventCsv(folder / "input.csv"), storage).session(session_id="new", refresh_s=3600)
     with session:
         return list(storage.steps)
-
-
-@pytest.mark.parametrize("failure", ["killed", errno.EIO])
-def test_a_beginning_that_stops_anywhere_can_be_repeated(prepared: Path, tmp_path: Path, failure: str | int) -> None:
-    """Killed or refused at step k, for all k: the CSV is old or new, and one more session sets everything right."""
-    steps = steps_of_a_beginning(prepared, tmp_path / "clean")
-    assert {"create", "write", "sync", "replace", "unlink"} <= set(steps)
-    old = (prepared / "input.csv").read_bytes()
-    new = (tmp_path / "clean" / "input.csv").read_bytes()
-    assert ["COMPLETED", "PARTIAL", "COMPLETED"] == statuses(tmp_path / "clean" / "input.csv")
-    stopped = 0
-    for at, step in enumerate(steps):
-        if step in {"lock", "unlock"}:  # these fail in no way that an OSError tells of
-            continue
-        folder = shutil.copytree(prepared, tmp_path / str(at))
-        path = folder / "input.csv"
-        storage = (
-            Dying(at)
-            if failure == "killed"
-            else Refusing(int(failure), lambda self, _step, _args, at=at: len(self.steps) == at)  # type: ignore[misc]
-        )
-        error = begin(path, storage)
-        stopped += error is not None
-        assert path.read_bytes() in {old, new}
-        unfinished = [name for name in os.listdir(folder / "backup") if name.endswith(".tmp")]
-        assert len(unfinished) <= 1
-        held = [made for made in EventCsv(path).backups() if made.session.startswith("s")]
-        assert 4 <= len(held) <= 5
-        job = EventCsv(path, durability="process")
-        with job.session(session_id="again"):
-            pass
-        assert new == path.read_bytes()
-        assert [] == leftovers(folder)
-        kept = [made.session for made in job.backups()]
-        asked = kept.pop()
-        ours = ["again", "new", "s5", "s4", "s3", "s2"]
-        assert kept in (ours[:5], [one for one in ours if one != "new"])
-        assert {asked, *kept} == set(copies(folder))
-        assert (new, False, ()) == (path.read_bytes(), (again := job.replay()).changed, again.damage)
-        assert {"torn: the line was cut off, most likely by a crash"} >= {
-            found.problem for found in job.verify().findings
-        }  # half a seal, which test_half_a_seal_is_no_damage is about
-        shutil.rmtree(folder)
-    assert stopped > 20
 
 
 def test_half_a_seal_is_no_damage(prepared: Path, tmp_path: Path) -> None:

@@ -46,6 +46,21 @@ _LONGEST_WAIT_S: Final = 2e-3
 _SAFE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
+def _tell_where(error: OSError, fd: int) -> None:
+    """Let the error of a call on an open file name it, as those on a path do by themselves."""
+    if error.filename is None:
+        error.filename = _path_of(fd)
+
+
+def _path_of(fd: int) -> str | None:
+    """Return the path of an open file where the system tells, or None."""
+    with suppress(OSError):
+        if sys.platform == "darwin":
+            return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+        return os.readlink(f"/proc/self/fd/{fd}")
+    return None
+
+
 class Storage:
     """The file system as it is."""
 
@@ -60,13 +75,25 @@ class Storage:
 
     def write(self, fd: int, data: bytes) -> int:
         """Write once and return how many bytes were taken, which may be fewer than given."""
-        return os.write(fd, data)
+        try:
+            return os.write(fd, data)
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
 
     def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
-        return os.pread(fd, size_bytes, offset_bytes)
+        try:
+            return os.pread(fd, size_bytes, offset_bytes)
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
 
     def fstat(self, fd: int) -> os.stat_result:
-        return os.fstat(fd)
+        try:
+            return os.fstat(fd)
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
 
     def stat(self, path: str) -> os.stat_result | None:
         """Return the status of `path` itself, not of what a link points to, or None when nothing is there."""
@@ -80,17 +107,25 @@ class Storage:
 
     def sync(self, fd: int) -> None:
         """Make the file's data and status, or a directory's names, durable."""
-        if sys.platform == "darwin":
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-        else:
-            os.fsync(fd)
+        try:
+            if sys.platform == "darwin":
+                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            else:
+                os.fsync(fd)
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
 
     def datasync(self, fd: int) -> None:
         """Make the file's data durable, and of its status only what reading the data needs."""
-        if sys.platform == "darwin":  # fsync there leaves the data in the drive's cache
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-        else:
-            os.fdatasync(fd)
+        try:
+            if sys.platform == "darwin":  # fsync there leaves the data in the drive's cache
+                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            else:
+                os.fdatasync(fd)
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
 
     def try_lock(self, fd: int) -> bool:
         """Take the exclusive advisory lock of an open file, or return False when somebody else holds it."""
@@ -98,6 +133,9 @@ class Storage:
             _flock(fd, _TRY_EXCLUSIVE)
         except BlockingIOError:
             return False
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
         return True
 
     def try_lock_shared(self, fd: int) -> bool:
@@ -106,10 +144,17 @@ class Storage:
             _flock(fd, _TRY_SHARED)
         except BlockingIOError:
             return False
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
         return True
 
     def unlock(self, fd: int) -> None:
-        _flock(fd, _UNLOCK)
+        try:
+            _flock(fd, _UNLOCK)
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
 
     def replace(self, source: str, target: str) -> None:
         os.replace(source, target)
@@ -126,12 +171,14 @@ class Storage:
 
     def set_owner(self, fd: int, like: os.stat_result) -> None:
         """Give an open file the mode of another and, where we may, its owner."""
-        os.fchmod(fd, stat.S_IMODE(like.st_mode))
-        if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
-            try:
-                os.fchown(fd, like.st_uid, like.st_gid)
-            except PermissionError:
-                return
+        try:
+            os.fchmod(fd, stat.S_IMODE(like.st_mode))
+            if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+                with suppress(PermissionError):
+                    os.fchown(fd, like.st_uid, like.st_gid)
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
 
     # --- made of those ---
 

@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from eventcsv.errors import BackupError, UnsupportedFormat
+from eventcsv import masking
+from eventcsv.errors import BackupError, EventCsvError, UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed, utc_text
 from eventcsv.scan import Position
 
@@ -208,9 +209,11 @@ class BackupStore:
 
     def clear_interrupted(self) -> None:
         """Remove what is left of a backup whose making or removal was cut short; what cannot go goes another time."""
-        with suppress(OSError):
+        try:
             if self._storage.has_directory(self.directory):
                 self._clear_unfinished()
+        except (OSError, EventCsvError) as error:
+            masking.get_logger().warning("backup.not_cleared", directory=self.directory, error=str(error))
 
     def _clear_unfinished(self) -> None:
         """Remove what a crash left of a backup that was being made of this CSV; others may share the directory."""

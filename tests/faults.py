@@ -1,8 +1,9 @@
-"""Storage that fails on purpose: one step of it dies, is refused, or is cut short."""
+"""Storage that fails on purpose: one step of it dies, is refused, or is cut short. And what a toy would do instead."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from eventcsv.storage import Storage
@@ -153,3 +154,25 @@ def with_storage(job: EventCsv, storage: Storage) -> EventCsv:
     job._storage = storage
     job._log.storage = storage
     return job
+
+
+# --- toys ---
+
+
+def copying(self: Storage, source: str, target: str) -> None:
+    """Replace a file as a toy does, by writing over it."""
+    data = self.read_and_close(self.open_regular(source, os.O_RDONLY))
+    fd = self.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    self.write_all(fd, data)
+    self.close(fd)
+    self.unlink(source)
+
+
+def swallowing(method: Any) -> Callable[..., None]:
+    """Make a method that says nothing when the disk said no."""
+
+    def quiet(*args: Any, **options: Any) -> None:
+        with suppress(OSError):
+            method(*args, **options)
+
+    return quiet

@@ -368,6 +368,13 @@ class Trial:
             return True
         return False
 
+    def command(self) -> list[str]:
+        """Return the arguments with which the command line does it."""
+        assert self.operation.command
+        words = list(self.operation.command(EventCsv(self.path)))
+        place = 2 if words[0] == "backup" else 1
+        return [*words[:place], str(self.path), *words[place:]]
+
     def litter(self) -> list[str]:
         """Return what is lying around; see `litter`."""
         return litter(self.path.parent)

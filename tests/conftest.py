@@ -61,11 +61,12 @@ def cannot(reason: str) -> NoReturn:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of 256 KiB, or as many as the test's parameter says."""
+    size_kib = getattr(request, "param", 256)
     place = tmp_path / "small"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "eventcsv-test", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "eventcsv-test", str(place)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -6,10 +6,12 @@ import errno
 import os
 import pickle
 import random
+import resource
 import shutil
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +20,11 @@ from conftest import segment_of
 from faults import Recording, Refusing, with_storage
 
 from eventcsv import AppendError, EventCsv, EventCsvError, InvalidEvent, LockTimeout, UnsafePath
-from eventcsv.event import Kind, decode, encode
+from eventcsv.event import Event, Kind, decode, encode
+from eventcsv.storage import Storage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
 
@@ -142,6 +146,64 @@ def test_a_short_write_is_an_error_and_is_healed(csv_path: Path) -> None:
         storage.cut = cut
         event = job.emit_result("PO2", "COMPLETED")
         assert before + encode(event)[:cut] + b"\n" + encode(event) == segment_of(job).read_bytes()
+
+
+@contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def events_at_the_limit(job: EventCsv) -> tuple[list[Event], list[Event]]:
+    """Record an event for each byte of a line at which the system stops a write, and then one without such a limit.
+
+    Returns:
+        The events that were acknowledged in spite of the limit, and the others.
+    """
+    acknowledged, others, codes = [], [], set()
+    size_bytes = len(encode(job.emit_result("PO1", "COMPLETED")))
+    for cut in range(1, size_bytes):
+        before = segment_of(job).read_bytes()
+        try:
+            with largest_file(len(before) + cut):
+                acknowledged.append(job.emit_result("PO2", "COMPLETED"))
+        except AppendError as error:
+            codes.add(getattr(error.__cause__, "errno", None))
+        event = job.emit_result("PO3", "COMPLETED")
+        fragment = segment_of(job).read_bytes()[len(before) : -len(encode(event))]
+        assert (cut + 1, b"\n") == (len(fragment), fragment[-1:]), f"cut at byte {cut}"
+        others.append(event)
+    assert {errno.EFBIG} >= codes
+    return acknowledged, others
+
+
+def test_a_write_that_the_system_cuts_short_is_not_acknowledged(job: EventCsv) -> None:
+    """At every byte of a line, for real: an AppendError, and the next event stands on a line of its own."""
+    acknowledged, others = events_at_the_limit(job)
+    assert [] == acknowledged
+    assert len(others) > 100
+    assert [event.id for event in others] == [event.id for event in job.history("PO3")]
+    assert [] == list(job.history("PO2"))
+    assert len(others) == len(job.compact().damage)
+
+
+def test_a_toy_that_does_not_count_loses_what_was_cut_short(csv_path: Path) -> None:
+    """Control: a writer that takes a short write for a whole one acknowledges what is not there."""
+
+    class Careless(Storage):
+        def write(self, fd: int, data: bytes) -> int:
+            super().write(fd, data)
+            return len(data)
+
+    job = with_storage(EventCsv(csv_path, durability="process"), Careless())
+    acknowledged, _ = events_at_the_limit(job)
+    assert len(acknowledged) > 100
+    assert [] == list(job.history("PO2"))
 
 
 # --- failures ---

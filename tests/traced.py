@@ -16,19 +16,18 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from conftest import cannot, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 CHANGING: Final = (
     "openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "renameat", "renameat2", "unlink", "unlinkat",
     "mkdir", "mkdirat", "fchmod", "fchown", "flock", "ftruncate",
 )  # fmt: skip
 _CALL: Final = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\)\s+= (?P<result>.*)")
-_ENTRY: Final = re.compile(r"(\w+)\((.*)")
 
 _SERVER: Final = """
 import json, os, sys
@@ -104,8 +103,8 @@ def strace() -> str:
     return path
 
 
-def parsed(lines: Iterator[str]) -> Iterator[Call]:
-    """Read what strace prints of one thread."""
+def parsed(lines: Iterable[str]) -> Iterator[Call]:
+    """Read what strace prints of one thread: calls, not signals."""
     counts: dict[str, int] = {}
     for line in lines:
         found = _CALL.match(line)
@@ -149,7 +148,7 @@ class Commands:
             lines = list(self._watch(tracer.stderr, pid, kill_after=kill_after))
             tracer.kill()  # it may be waiting for the end of a delay, and until then nobody else learns of a death
             code = os.waitstatus_to_exitcode(self._told())
-        return Ended(code, self._output.read_text(), tuple(parsed(iter(lines))))
+        return Ended(code, self._output.read_text(), tuple(parsed(lines)))
 
     def _watch(self, output: IO[str] | None, pid: int, *, kill_after: bool) -> Iterator[str]:
         for line in output or ():
@@ -170,15 +169,3 @@ class Commands:
 def is_traced(pid: int) -> bool:
     """Tell whether somebody traces a process."""
     return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
-
-
-def run_traced(script: str, *arguments: Any, inject: str = "", trace: str = "flock,write,fdatasync") -> list[Call]:
-    """Run a script of Python under strace to its end, and return its calls."""
-    options = ["-e", f"inject={inject}"] if inject else []
-    command = [strace(), "-y", "-s", "0", "-e", f"trace={trace}", *options, "-o"]
-    record = Path(arguments[0]).with_name(f"trace-{os.urandom(4).hex()}")
-    python = [sys.executable, "-c", script, str(Path(__file__).parent), *map(str, arguments)]
-    done = subprocess.run([*command, str(record), *python], capture_output=True, text=True, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
-    with record.open() as lines:
-        return list(parsed(lines))

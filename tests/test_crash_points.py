@@ -69,7 +69,7 @@ class Killer:
             recovery = Recording()
             self._trial.act(recovery)
             self._trial.check_done(place)
-            if number % 5 == 0 or self._every == 1:
+            if number % 8 == 0 or self._every == 1:
                 self._trial.begin(dead)
                 self._trial.check_another_comes_first(f"{place}, then a compaction")
             self._recover(dead, recovery.steps, place)
@@ -99,7 +99,7 @@ class Killer:
         self.met["something left lying around"] += bool(self._trial.litter())
 
 
-@pytest.mark.parametrize("every", [80, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [120, pytest.param(1, marks=pytest.mark.long)])
 @each_operation
 def test_killed_at_any_step(operation: Operation, every: int, tmp_path: Path) -> None:
     """The CSV is old or new, also when the recovery is killed, and one more run ends as a clean one, without litter."""
@@ -241,7 +241,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return drain
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
 @each_operation
 def test_refused_at_any_step(operation: Operation, every: int, tmp_path: Path, told: Callable[[], list[str]]) -> None:
     """A typed error or a result that holds, once or for good: an old or new CSV, no litter, and then a clean run."""
@@ -252,7 +252,7 @@ def test_refused_at_any_step(operation: Operation, every: int, tmp_path: Path, t
     assert refuser.met["refused for good"]
 
 
-@pytest.mark.parametrize("every", [67, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [131, pytest.param(1, marks=pytest.mark.long)])
 @each_operation
 def test_refused_a_look(operation: Operation, every: int, tmp_path: Path, told: Callable[[], list[str]]) -> None:
     """The same when a step is refused that only reads, or looks what is there."""
@@ -261,7 +261,7 @@ def test_refused_a_look(operation: Operation, every: int, tmp_path: Path, told: 
     assert refuser.met["refused"]
 
 
-@pytest.mark.parametrize("every", [149, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [301, pytest.param(1, marks=pytest.mark.long)])
 @each_operation
 def test_refused_while_recovering(
     operation: Operation, every: int, tmp_path: Path, told: Callable[[], list[str]]

@@ -25,7 +25,15 @@ ERRORS: Final = ("EIO", "ENOSPC", "EACCES", "EINTR")
 EVER_AGAIN: Final = {"flock", "openat", "write"}
 """To refuse these for good would also keep Python from loading its modules, and the command from saying what failed."""
 
-each_command = pytest.mark.parametrize("operation", COMMANDS, ids=lambda operation: operation.name)
+SOME: Final = {"compact: edited", "replay", "backup", "restore", "restore: no replay", "prune"}
+
+each_command = pytest.mark.parametrize(
+    ("operation", "most"),
+    [
+        *(pytest.param(operation, 1, id=operation.name) for operation in COMMANDS if operation.name in SOME),
+        *(pytest.param(operation, 1000, id=f"{operation.name}-all", marks=pytest.mark.long) for operation in COMMANDS),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +114,6 @@ def spread(calls: list[Call], most: int, *, first: int) -> list[Call]:
     return calls[first % every :: every][:most]
 
 
-@pytest.mark.parametrize("most", [1, pytest.param(1000, marks=pytest.mark.long)])
 @each_command
 def test_killed_at_a_system_call(operation: Operation, most: int, tmp_path: Path, commands: Commands) -> None:
     """Killed when it enters the call and when it returns from it: old or new, and one more run ends as a clean one."""
@@ -120,7 +127,6 @@ def test_killed_at_a_system_call(operation: Operation, most: int, tmp_path: Path
         assert bool(attack.met["something left lying around"]) == (operation.name != "prune")
 
 
-@pytest.mark.parametrize("most", [1, pytest.param(1000, marks=pytest.mark.long)])
 @each_command
 def test_a_system_call_that_fails(operation: Operation, most: int, tmp_path: Path, commands: Commands) -> None:
     """One clear line and an exit code, or a result that holds; the CSV is old or new, and the next run is as ever."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from conftest import read_csv, segment_of
 from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
 from eventcsv.event import Event, decode, encode, sealed
 from eventcsv.fold import Fold
-from eventcsv.scan import Damage, Position
+from eventcsv.scan import Damage, Position, events
 from eventcsv.segments import LogReader
 from eventcsv.storage import Storage
 from eventcsv.view import parse, render
@@ -32,20 +33,21 @@ def log_of_six(job: EventCsv) -> bytes:
     return segment_of(job).read_bytes()
 
 
-def read_back(folder: Path, log: bytes) -> tuple[list[Event], tuple[Damage, ...], Damage | None]:
-    """Read a log that consists of these bytes, folding it too, and return what was found."""
+def read_back(folder: Path, log: bytes, *, fold: bool = True) -> tuple[list[Event], tuple[Damage, ...], Damage | None]:
+    """Read a log that consists of these bytes, as a rule folding it too, and return what was found."""
     folder.mkdir(exist_ok=True)
     (folder / "events-000001.jsonl").write_bytes(log)
     reader = LogReader(str(folder), Storage())
     end = reader.end()
-    table = parse(b"PO_NUMBER;STATUS\nPO1;\nPO2;\nPO3;\n", source="input.csv", key="PO_NUMBER")
-    fold = Fold(table)
+    table = parse(b"PO_NUMBER;STATUS\nPO1;\nPO2;\nPO3;\n", source="input.csv", key="PO_NUMBER") if fold else None
+    folding = Fold(table) if table else None
     found: list[Event] = []
     damage: tuple[Damage, ...] = ()
     for chunk in reader.read(Position(1, 0), end.position):
-        damage += fold.add(chunk)
+        damage += folding.add(chunk) if folding else events(chunk)[1]
         found += [decode(line) for line in chunk.lines.splitlines() if b'"kind":"header"' not in line]
-    render(fold.result())
+    if folding:
+        render(folding.result())
     return found, damage, end.torn
 
 
@@ -59,7 +61,7 @@ def test_truncated_at_any_byte_the_complete_lines_count(log_of_six: bytes, tmp_p
     for length in range(len(log_of_six)):
         kept = log_of_six[:length]
         complete = kept[: kept.rfind(b"\n") + 1]
-        found, damage, torn = read_back(tmp_path / "log", kept)
+        found, damage, torn = read_back(tmp_path / "log", kept, fold=length % 8 == 0)
         assert events_in(complete) == found
         assert damage == ()
         assert (
@@ -69,7 +71,31 @@ def test_truncated_at_any_byte_the_complete_lines_count(log_of_six: bytes, tmp_p
         )
 
 
-@pytest.mark.parametrize("mutate", [lambda byte: byte ^ 1, lambda _: 0, lambda _: 10])
+MUTATIONS: dict[str, Callable[[int], int]] = {
+    "bit 0": lambda byte: byte ^ 1,
+    "NUL": lambda _: 0,
+    "newline": lambda _: 10,
+    "bit 1": lambda byte: byte ^ 2,
+    "bit 2": lambda byte: byte ^ 4,
+    "bit 3": lambda byte: byte ^ 8,
+    "bit 4": lambda byte: byte ^ 16,
+    "bit 5": lambda byte: byte ^ 32,
+    "bit 6": lambda byte: byte ^ 64,
+    "bit 7": lambda byte: byte ^ 128,
+    "0xff": lambda _: 255,
+    "a quote": lambda _: 34,
+    "a brace": lambda _: 123,
+    "one more": lambda byte: (byte + 1) % 256,
+}
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        pytest.param(change, id=name, marks=[] if number < 3 else pytest.mark.long)
+        for number, (name, change) in enumerate(MUTATIONS.items())
+    ],
+)
 def test_any_flipped_byte_costs_at_most_its_line(
     log_of_six: bytes, tmp_path: Path, mutate: Callable[[int], int]
 ) -> None:
@@ -81,12 +107,103 @@ def test_any_flipped_byte_costs_at_most_its_line(
         flipped = log_of_six[:place] + bytes([mutate(byte)]) + log_of_six[place + 1 :]
         line = log_of_six.count(b"\n", 0, place)
         left = [decode(other[:-1]) for number, other in enumerate(lines) if number not in {0, line}]
-        found, damage, torn = read_back(tmp_path / "log", flipped)
+        found, damage, torn = read_back(tmp_path / "log", flipped, fold=place % 8 == 0)
         assert left == found
         start = sum(map(len, lines[:line]))
         reports = (*damage, *([torn] if torn else []))
         assert reports
         assert all(start <= report.offset_bytes <= start + len(lines[line]) for report in reports)
+
+
+def test_without_the_checksum_a_wrong_value_is_taken_for_right(
+    log_of_six: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: a reader that believes every line that parses is caught by the same comparison."""
+    monkeypatch.setattr("eventcsv.scan.crc32", lambda _line: 0)
+    monkeypatch.setattr("eventcsv.event.crc32", lambda _line: 0)
+    believed = re.sub(rb',"crc":"[0-9a-f]{8}"}', b',"crc":"00000000"}', log_of_six)
+    flipped = believed.replace(b"n4", b"n5")
+    found, damage, torn = read_back(tmp_path / "log", flipped)
+    assert ((), None) == (damage, torn)
+    assert events_in(believed) != found
+
+
+@pytest.mark.parametrize("what", ["zeroed", "swapped with the next"])
+def test_each_damaged_sector_costs_the_lines_it_touches(job: EventCsv, tmp_path: Path, what: str) -> None:
+    """Sectors of 512 bytes: the lines in one are lost and reported, every other line is read."""
+    for number in range(40):
+        job.emit_result(f"PO{number % 3 + 1}", "PARTIAL", columns={"note": f"{number} " * (number % 7)})
+    whole = segment_of(job).read_bytes()
+    lines = whole.splitlines(keepends=True)
+    starts = [sum(map(len, lines[:number])) for number in range(len(lines) + 1)]
+    for at in range(0, len(whole) - 512, 512):
+        size = 512 if what == "zeroed" else 1024
+        sector = whole[at : at + size]
+        other = b"\0" * len(sector) if what == "zeroed" else sector[512:] + sector[:512]
+        found, damage, torn = read_back(tmp_path / "log", whole[:at] + other + whole[at + size :])
+        untouched = [n for n in range(1, len(lines)) if starts[n + 1] <= at or starts[n] >= at + len(sector)]
+        assert {decode(lines[n][:-1]).id for n in untouched} <= {event.id for event in found}
+        assert all(event in events_in(whole) for event in found)
+        reports = (*damage, *([torn] if torn else []))
+        assert reports
+        assert all(report.offset_bytes < at + len(sector) for report in reports)
+        assert all(report.offset_bytes + report.length_bytes > at - 1024 for report in reports)
+
+
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("change", ["flipped", "cut off here"])
+def test_a_checkpoint_damaged_at_any_byte_is_only_a_cache(tmp_path: Path, change: str, every: int) -> None:
+    """The same CSV as with a whole one, nothing taken for an edit; and verify names it."""
+    job = _compacted(tmp_path / "job")
+    path = Path(job.log_dir) / "checkpoint.json"
+    whole, view = path.read_bytes(), Path(job.csv_path).read_bytes()
+    for at in range(0, len(whole) - 1, every):
+        path.write_bytes(_damaged(whole, at, change))
+        again = EventCsv(job.csv_path)
+        assert ["the checkpoint is damaged"] == [
+            finding.problem.partition(";")[0] for finding in again.verify().findings
+        ], at
+        result = again.compact()
+        assert (False, False, view) == (result.edited, result.changed, Path(job.csv_path).read_bytes()), at
+        assert whole == path.read_bytes() or not EventCsv(job.csv_path).verify().findings, at
+
+
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+@pytest.mark.parametrize("change", ["flipped", "cut off here"])
+def test_a_backup_damaged_at_any_byte_gives_way_to_the_one_before(
+    tmp_path: Path, change: str, suffix: str, every: int
+) -> None:
+    """The newest base is damaged: verify names it, and a replay starts from the one before, with the same results."""
+    job = _compacted(tmp_path / "job")
+    newest = Path(job.back_up().path).with_suffix(suffix)
+    job.emit_result("PO3", "COMPLETED", last_processed="3")
+    job.compact()
+    whole, view = newest.read_bytes(), Path(job.csv_path).read_bytes()
+    for at in range(0, len(whole) - (suffix == ".json"), every):
+        newest.write_bytes(_damaged(whole, at, change))
+        again = EventCsv(job.csv_path)
+        places = [finding.place for finding in again.verify().findings]
+        assert places[:1] == [str(newest)], at
+        again.replay()
+        assert view == Path(job.csv_path).read_bytes(), at
+        assert not again.compact().edited
+
+
+def _compacted(folder: Path) -> EventCsv:
+    """Return a job that has folded some results."""
+    folder.mkdir()
+    (folder / "input.csv").write_text("PO_NUMBER;STATUS\nPO1;\nPO2;\nPO3;\n")
+    job = EventCsv(folder / "input.csv", durability="process")
+    job.emit_result("PO1", "COMPLETED", last_processed="1")
+    job.compact()
+    job.emit_result("PO2", "PARTIAL", columns={"note": "x"}, last_processed="2")
+    job.compact()
+    return job
+
+
+def _damaged(whole: bytes, at: int, change: str) -> bytes:
+    return whole[:at] if change == "cut off here" else whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
 
 
 @pytest.mark.parametrize("length", [1, 17, 511, 4096, 65536, 40 << 20])

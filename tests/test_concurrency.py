@@ -47,19 +47,23 @@ def contend(path: Path, seconds: float, polling_s: float) -> tuple[float, float]
     for process in processes:
         assert process.stdout
         assert "ready\n" == process.stdout.readline()
-    told = [process.communicate("go\n")[0].split() for process in processes]
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate()[0].split() for process in processes]
     counts = [int(count) for count, _ in told]
     return min(counts) / max(counts), max(float(longest_s) for _, longest_s in told)
 
 
 @pytest.mark.long
 def test_the_lock_is_fair(csv_path: Path) -> None:
-    """Eight writers that do nothing else get about as much each. Control: polling at 250 ms starves some."""
+    """Eight writers that do nothing else get about as much each. Control: polling at 250 ms starves some for long."""
     fair, longest_s = contend(csv_path, 5.0, 0.0)
     unfair, starved_s = contend(csv_path, 5.0, 0.25)
     print(f"least/most {fair:.2f}, {longest_s:.3f} s; at 250 ms {unfair:.2f}, {starved_s:.2f} s")  # noqa: T201  # quoted
     assert fair > 0.3
-    assert unfair < fair / 2
+    assert longest_s < starved_s / 3
 
 
 HOLDER: Final = """
@@ -90,6 +94,7 @@ def test_a_lock_that_is_held_names_its_holder(
             os.kill(holder.pid, signal.SIGSTOP)
         with pytest.raises(AppendError, match=f"process {holder.pid} ") as caught:
             EventCsv(csv_path, durability="process", lock_timeout_s=timeout_s).emit_result("PO2", "COMPLETED")
+        assert caught.value.event
         assert "PO2" == caught.value.event.key
         holder.kill()
     job.emit_result("PO2", "COMPLETED")

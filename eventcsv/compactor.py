@@ -29,6 +29,7 @@ from eventcsv.backup import SESSION
 from eventcsv.errors import EventCsvError, InvalidCsv
 from eventcsv.event import COLUMNS
 from eventcsv.folded import fold_onto
+from eventcsv.medium import network_file_system_of
 from eventcsv.origin import EDITED, EditedMeanwhile, Origins
 from eventcsv.publisher import Publisher
 
@@ -110,6 +111,7 @@ class Compactor:
     def __init__(self, origins: Origins) -> None:
         self.on_progress: ProgressCallback | None = None
         self._mutex = threading.RLock()
+        self._is_medium_known = False
         self.origins = origins
         self._csv_path = origins.csv_path
         self._log = origins.log
@@ -214,6 +216,10 @@ class Compactor:
         """
         self._check_writable()
         self._check_before_first()
+        if not self._is_medium_known:
+            self._is_medium_known = True
+            if kind := network_file_system_of(self._log.directory):
+                masking.get_logger().warning("log.network_file_system", log=self._log.directory, type=kind)
 
     def fingerprint(self) -> tuple[object, ...]:
         """Return something that changes when the log grows or the CSV is edited, at the cost of some system calls."""

@@ -14,6 +14,7 @@ from eventcsv.event import DEFAULT_KEY
 from eventcsv.facade import EventCsv
 from eventcsv.log import Durability
 from eventcsv.logs import configure_logging
+from eventcsv.medium import network_file_system_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,8 +148,14 @@ def on_job(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapper(**arguments: Any) -> None:  # noqa: ANN401  # whatever the signature below says
-        made = {name: arguments.pop(name) for name in shared}
-        command(_job(**made), **arguments)
+        job = _job(**{name: arguments.pop(name) for name in shared})
+        if kind := network_file_system_of(job.log_dir):
+            typer.echo(
+                f"Warning: {job.log_dir} is on a network file system ({kind}), where locks and syncs may not hold. "
+                "Keep the CSV and its log on a local disk, and all workers on one machine",
+                err=True,
+            )
+        command(job, **arguments)
 
     csv, *options = shared.values()
     positional = [item for item in own if item.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 
 _ATTEMPTS: Final = 10
+LONGEST_CELL: Final = 32_767
+"""In characters; "Excel specifications and limits", Microsoft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class CompactResult:
         unknown: Keys that are in no row, with the number of their results folded this time. They stay in the log.
         late: Keys whose rows were added to the CSV after their results were recorded; those results are in it now.
         added_columns: Columns that the CSV lacked.
+        over_long: Cells, as "key column", with more characters than a spreadsheet takes: it would cut them when it
+            saves. Told when the CSV was written.
         damage: What is damaged in the part of the log that was read.
         torn: Lines that a crash had cut off. Normal after one: they were never acknowledged.
         in_flight: The POs that were taken up and have no result yet.
@@ -85,6 +89,7 @@ class CompactResult:
     unknown: dict[str, int]
     late: tuple[str, ...]
     added_columns: tuple[str, ...]
+    over_long: tuple[str, ...]
     damage: tuple[Damage, ...]
     torn: tuple[Damage, ...]
     in_flight: tuple[InFlight, ...]
@@ -344,6 +349,7 @@ class Compactor:
             unknown=folded.unknown,
             late=tuple(sorted(folded.late)),
             added_columns=table.names[len(origin.table.names) :],
+            over_long=tuple(_over_long(table)) if changed else (),
             damage=folded.damage,
             torn=folded.torn,
             in_flight=folded.in_flight,
@@ -370,6 +376,14 @@ class Compactor:
             raise InvalidCsv(
                 f"{self._csv_path}: is read-only, so it was left as it is. To let it be kept up to date: chmod u+w"
             )
+
+
+def _over_long(table: Table) -> Iterator[str]:
+    lengths = table.rows_as_text().select(pl.all().str.len_chars())
+    for index, name in enumerate(table.names):
+        if (lengths[:, index].max() or 0) > LONGEST_CELL:  # type: ignore[operator]  # a number, or None
+            for row in (lengths[:, index] > LONGEST_CELL).arg_true():
+                yield f"{table.keys()[row]} {name}"
 
 
 def _by_status(table: Table) -> dict[str, int]:

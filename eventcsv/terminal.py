@@ -66,6 +66,10 @@ def _log_lines(result: CompactResult) -> Iterator[str]:
         keys = _few(list(result.unknown))
         yield _line("unknown", f"{count:,} {_plural('event', count)} for keys that are in no row: {keys}")
         yield _line("", "kept in the log, and folded once there is a row. A typo, blanks or lost leading zeros?")
+    if result.over_long:
+        yield _line(
+            "long cells", f"more than a spreadsheet can hold, which would cut them: {_few(list(result.over_long))}"
+        )
     if result.late:
         yield _line("late", f"results recorded before their rows were added: {_few(list(result.late))}")
     yield from _findings(result.torn, result.damage)

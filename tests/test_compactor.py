@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -114,6 +116,20 @@ def test_a_row_that_comes_late_gets_its_results(job: EventCsv, csv_path: Path) -
     assert (False, ("PO9",)) == ((again := EventCsv(csv_path).compact()).changed, again.late)
     assert ((), False) == ((again := EventCsv(csv_path).compact()).late, again.changed)
     assert view == csv_path.read_bytes()
+
+
+def test_a_cell_that_is_too_long_for_a_spreadsheet_is_told(job: EventCsv, csv_path: Path) -> None:
+    """32,767 characters are what Excel takes; one more is kept whole here, and named."""
+    job.emit_result("PO1", "ERROR", error_message="ä" * 32_767)
+    assert () == job.compact().over_long
+    job.emit_result("PO2", "ERROR", error_message="ä" * 32_768)
+    assert ("PO2 ERROR_MESSAGE",) == job.compact().over_long
+    assert 32_768 == len(read_csv(csv_path)[1]["ERROR_MESSAGE"])
+    assert () == job.compact().over_long
+    job.emit_result("PO3", "COMPLETED")
+    command = [sys.executable, "-m", "eventcsv", "compact", str(csv_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "which would cut them: PO2 ERROR_MESSAGE" in done.stdout
 
 
 def test_formulas_from_the_web_are_disarmed(job: EventCsv, csv_path: Path) -> None:

@@ -73,8 +73,10 @@ def _newline_never(_storage: Storage, fd: int, size_bytes: int, offset_bytes: in
     return b"\n" if size_bytes == 1 else os.pread(fd, size_bytes, offset_bytes)
 
 
-def work(*, csv_path: str, name: str, key: str, ack_path: str, durability: str, toy: str, most: int) -> None:
-    """Emit results until killed, until the disk is gone, or or until there are enough."""
+def work(
+    *, csv_path: str, name: str, key: str, ack_path: str, durability: str, toy: str, most: int, pause_s: float
+) -> None:
+    """Emit results until killed, until the disk is gone, or until there are enough."""
     if toy == "no healing":
         Storage.pread = _newline_never  # type: ignore[method-assign,assignment]  # that is what makes it a toy
     job = EventCsv(csv_path, durability="disk" if durability == "disk" else "process")
@@ -85,6 +87,8 @@ def work(*, csv_path: str, name: str, key: str, ack_path: str, durability: str, 
         job.emit_result(key, "PARTIAL", columns={"who": name, "n": n, "text": text_of(name, n)})
         if toy != "too early":
             os.write(ack, b"%d\n" % n)
+        if pause_s:
+            time.sleep(pause_s)
     signal.pause()
 
 
@@ -112,10 +116,11 @@ class Nursery:
         toy: What they lack, to show that it is missed; "" for nothing.
         durability: As for EventCsv.
         most: How many results each emits at most, so that the disk does not fill up.
+        pause_s: How long each waits after a result, in seconds.
     """
 
-    def __init__(self, toy: str = "", durability: str = "process", most: int = 100) -> None:
-        self._how = {"toy": toy, "durability": durability, "most": most}
+    def __init__(self, toy: str = "", durability: str = "process", most: int = 100, pause_s: float = 0.0) -> None:
+        self._how = {"toy": toy, "durability": durability, "most": most, "pause_s": pause_s}
         self._alive: set[int] = set()
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True

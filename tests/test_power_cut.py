@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 WORKERS: Final = 4
 SEED: Final = 20_261_124
 SIZE_BYTES: Final = 600 << 20
+MOST_RESULTS: Final = 800
+PAUSE_S: Final = 3e-3
+"""So that the disk does not fill up, however long the first compaction takes on a busy machine."""
+
 MAKE: Final = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
 SHUTDOWN: Final = 0x8004587D
 """EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN, _IOR('X', 125, __u32), of the kernel's headers."""
@@ -146,9 +150,11 @@ class Cuts:
         self._outside = outside
         self._toy = toy
         self._rng = Random(SEED)
-        with Nursery(durability=durability, most=20_000) as nursery:
+        with Nursery(durability=durability, most=MOST_RESULTS, pause_s=PAUSE_S) as nursery:
             for number in range(cuts):
                 self._cut(nursery, number)
+                if toy and self.torn_views:
+                    break
 
     def _cut(self, nursery: Nursery, number: int) -> None:
         folder = self._disk.place / str(number)
@@ -161,13 +167,18 @@ class Cuts:
         notes.write_bytes(sha256(path.read_bytes()).hexdigest().encode() + b"\n")
         acks = {f"{number}-{key}": self._outside / f"{number}-{key}" for key in keys}
         pids = [nursery.spawn(path, name, key, acks[name]) for key, name in zip(keys, acks, strict=True)]
-        with subprocess.Popen(
-            [sys.executable, "-c", COMPACTOR if self._toy != "none" else "", str(path), str(notes), self._toy],
-            stderr=subprocess.DEVNULL,
-        ) as compactor:
+        complaint = self._outside / "compactor"
+        with (
+            complaint.open("wb") as errors,
+            subprocess.Popen(
+                [sys.executable, "-c", COMPACTOR if self._toy != "none" else "", str(path), str(notes), self._toy],
+                stderr=errors,
+            ) as compactor,
+        ):
             wait_until(lambda: all(ack.exists() for ack in acks.values()), "results")
             if self._toy != "none":
-                wait_until(lambda: notes.read_bytes().count(b"\n") > 2, "some CSVs")
+                wait_until(lambda: notes.read_bytes().count(b"\n") > 2 or compactor.poll() is not None, "some CSVs")
+                assert compactor.poll() is None, complaint.read_text()
             time.sleep(self._rng.random() * 0.3)
             sizes = {name: ack.stat().st_size for name, ack in acks.items()}
             views = notes.read_bytes().split(b"\n")[:-1]

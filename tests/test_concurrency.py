@@ -75,7 +75,7 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize(("held_s", "timeout_s"), [(60.0, 0.05), pytest.param(60.0, 15.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("held_s", "timeout_s"), [(60.0, 0.05), pytest.param(60.0, 12.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize("is_stopped", [False, True])
 def test_a_lock_that_is_held_names_its_holder(
     job: EventCsv,

@@ -100,7 +100,10 @@ class InFlight:
 # --- the rules ---------------------------------------------------------------------------------------------------
 
 _STATUS = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_STATUSES = frozenset(status.value for status in Status)
 _COUNT = re.compile(r"[0-9]{1,18}")
+_COUNTS: Final = ("attachments_found", "attachments_downloaded")
+_MOST: Final = 10**18
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 COLUMNS: Final = {
@@ -192,7 +195,7 @@ def _check_rules(cells: Mapping[str, str]) -> None:
     """Check the rules between and about the well-known columns, by keyword."""
     status = cells.get("status")
     if status is not None:
-        if not _STATUS.fullmatch(status):
+        if status not in _STATUSES and not _STATUS.fullmatch(status):
             raise InvalidEvent(
                 "status", f"has to be an upper-case word such as COMPLETED or RATE_LIMIT, not {status!r}"
             )
@@ -200,9 +203,8 @@ def _check_rules(cells: Mapping[str, str]) -> None:
             raise InvalidEvent(
                 "error_message", f"is required with status {status}: say what went wrong (--set ERROR_MESSAGE=...)"
             )
-    found = cells.get("attachments_found")
-    downloaded = cells.get("attachments_downloaded")
-    for field, count in (("attachments_found", found), ("attachments_downloaded", downloaded)):
+    found, downloaded = map(cells.get, _COUNTS)
+    for field, count in zip(_COUNTS, (found, downloaded), strict=True):
         if count and not _COUNT.fullmatch(count):
             raise InvalidEvent(field, f"has to be a whole number that is not negative, not {_short(count)}")
     if found and downloaded and int(downloaded) > int(found):
@@ -210,6 +212,8 @@ def _check_rules(cells: Mapping[str, str]) -> None:
 
 
 def _text(field: str, value: object) -> str:
+    if field in _COUNTS and type(value) is int and 0 <= value < _MOST:
+        return str(value)
     if isinstance(value, str):
         return str.__str__(value)  # a StrEnum member becomes its text
     if field == "last_processed" and isinstance(value, datetime):
@@ -218,7 +222,7 @@ def _text(field: str, value: object) -> str:
         return utc_text(value, timespec="seconds")
     if field == "attachment_names":
         return _joined_names(field, value)
-    if field in {"attachments_found", "attachments_downloaded"}:
+    if field in _COUNTS:
         return _count(field, value)
     if isinstance(value, (bool, int, float)):
         return _number(field, value)
@@ -241,7 +245,7 @@ def _count(field: str, value: object) -> str:
         count = operator.index(value)  # type: ignore[arg-type]  # whole numbers of other libraries pass, floats do not
     except TypeError:
         raise InvalidEvent(field, f"has to be a whole number that is not negative, not {_short(value)}") from None
-    if isinstance(value, bool) or not 0 <= count < 10**18:
+    if isinstance(value, bool) or not 0 <= count < _MOST:
         raise InvalidEvent(field, f"has to be a whole number that is not negative, not {_short(value)}")
     return str(count)
 

@@ -6,8 +6,9 @@ The worker side is light; the operator side loads Polars on first use.
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -48,6 +49,7 @@ BACKUP_DIR_VARIABLE = "EVENTCSV_BACKUP_DIR"
 _LAST_PROCESSED = COLUMNS["last_processed"]
 _HEAD_BYTES = 64 << 10
 _SECONDS = len("2025-10-02T12:43:11")
+_NS_PER_S = 1_000_000_000
 
 
 class EventCsv:
@@ -178,18 +180,19 @@ class EventCsv:
         """
         if status is None:
             raise InvalidEvent("status", "is required: what came of the PO?")
-        ts = utc_text(datetime.now(UTC))
-        values: dict[str, object] = {
-            COLUMNS["status"]: status,
-            COLUMNS["supplier"]: supplier,
-            COLUMNS["attachments_found"]: attachments_found,
-            COLUMNS["attachments_downloaded"]: attachments_downloaded,
-            COLUMNS["attachment_names"]: attachment_names,
-            _LAST_PROCESSED: f"{ts[:_SECONDS]}Z" if last_processed is None else last_processed,
-            COLUMNS["error_message"]: error_message,
-            COLUMNS["download_folder"]: download_folder,
-            COLUMNS["coupa_url"]: coupa_url,
-        }
+        ts = _now()
+        given = (  # in the order of COLUMNS
+            status,
+            supplier,
+            attachments_found,
+            attachments_downloaded,
+            attachment_names,
+            f"{ts[:_SECONDS]}Z" if last_processed is None else last_processed,
+            error_message,
+            download_folder,
+            coupa_url,
+        )
+        values: dict[str, object] = dict(zip(COLUMNS.values(), given, strict=True))
         if columns:
             if last_processed is None and any(column_id(str(name)) == column_id(_LAST_PROCESSED) for name in columns):
                 del values[_LAST_PROCESSED]
@@ -217,7 +220,7 @@ class EventCsv:
             InvalidEvent: `key` cannot be the key of a row; nothing was written.
             AppendError: It could not be made durable, after three retries.
         """
-        event = self._log.new_event(Kind.STARTED, check_key(key), {}, utc_text(datetime.now(UTC)))
+        event = self._log.new_event(Kind.STARTED, check_key(key), {}, _now())
         self._check_csv_exists()
         self._log.append(event)
         return event
@@ -496,6 +499,17 @@ class EventCsv:
             settle_s=self._settle_s,
         )
         return Compactor(origins)
+
+
+def _now() -> str:
+    """Return the time as `utc_text` writes it, without spelling a second more than once."""
+    second, fraction_ns = divmod(time.time_ns(), _NS_PER_S)
+    return f"{_spelled(second)}.{fraction_ns // 1000:06d}Z"
+
+
+@lru_cache(maxsize=1)
+def _spelled(second: int) -> str:
+    return utc_text(datetime.fromtimestamp(second, UTC), timespec="seconds")[:-1]
 
 
 def _refuse_repeated(values: Mapping[str, object], columns: Mapping[str, object]) -> None:

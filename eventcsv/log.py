@@ -4,7 +4,9 @@ On disk, for data/input/input.csv:
 
     input.events/
         events-000001.jsonl     segments; the highest number is the active one, the only one that grows
-        append.lock             held for each append; a sidecar, never renamed, truncated or removed
+        append.lock             held for each append; a sidecar, never renamed, truncated or removed. It grows by a byte
+                                before a segment is made, so that one look at it tells whoever appends both that it
+                                still is the lock and that the active segment still is that
         compact.lock            held by whoever writes the view
         session.lock            held by the session that is at work
         checkpoint.json         how far the view has folded; see `compactor`
@@ -101,10 +103,12 @@ class FileLog(LogReader):
         self._numbers = itertools.count(1)
         self._mutex = threading.RLock()
         self._lock_fd = -1
+        self._lock_file = (0, 0)
+        self._lock_size_bytes = 0
         self._holds_lock = False
         self._segment_fd = -1
         self._segment = 0
-        self._next_path = ""
+        self._segments_made = -1
         self._end_bytes = -1
         self._poisoned = False
 
@@ -209,10 +213,12 @@ class FileLog(LogReader):
     def _lock(self) -> None:
         while True:
             if self._lock_fd < 0:
-                self._lock_fd = self._open_lock()
+                self._open_lock()
             self._holds_lock = True
             self.storage.wait_for_lock(self._lock_fd, self._lock_path, self.lock_timeout_s)
-            if self.storage.is_at(self._lock_fd, self._lock_path):
+            there = self.storage.stat(self._lock_path)
+            if there is not None and (there.st_ino, there.st_dev) == self._lock_file:
+                self._lock_size_bytes = there.st_size
                 return
             self._close_files()  # the segment too: its folder may have been moved away with the lock
 
@@ -221,13 +227,15 @@ class FileLog(LogReader):
             self.storage.unlock(self._lock_fd)
         self._holds_lock = False
 
-    def _open_lock(self) -> int:
+    def _open_lock(self) -> None:
         self.storage.make_directory(self.directory)
-        return self.storage.open_ours(self._lock_path, os.O_RDWR | os.O_CREAT)
+        self._lock_fd = self.storage.open_ours(self._lock_path, os.O_RDWR | os.O_CREAT)
+        status = self.storage.fstat(self._lock_fd)
+        self._lock_file = (status.st_ino, status.st_dev)
 
     def _write(self, line: bytes) -> None:
         """Write one line at the end of the active segment; the caller holds the lock."""
-        if self._segment_fd < 0 or self._poisoned or self.storage.exists(self._next_path):
+        if self._segment_fd < 0 or self._poisoned or self._segments_made != self._lock_size_bytes:
             self._to_active_segment()
         status = self.storage.fstat(self._segment_fd)
         if not status.st_nlink or not status.st_size:  # pruned or emptied while this writer slept
@@ -267,7 +275,7 @@ class FileLog(LogReader):
             self.storage.sync_directory(self.directory)
         self._segment_fd = self.storage.open_ours(self.path(number), os.O_RDWR | os.O_APPEND)
         self._segment = number
-        self._next_path = self.path(number + 1)
+        self._segments_made = self._lock_size_bytes
         self._end_bytes = -1
         self._poisoned = False
 
@@ -281,8 +289,18 @@ class FileLog(LogReader):
             "key_column": self.key_column,
             "eventcsv": __version__,
         }
+        self._announce_segment()
         self.storage.write_atomically(self.path(number), sealed(header))
         return number
+
+    def _announce_segment(self) -> None:
+        """Let all who append look for a new segment, before it is there: its maker may die at any moment."""
+        fd = self.storage.open_ours(self._lock_path, os.O_WRONLY | os.O_APPEND)
+        try:
+            self.storage.write_all(fd, b".")
+            self._lock_size_bytes = self.storage.fstat(fd).st_size
+        finally:
+            self.storage.close(fd)
 
     def _has_header(self, number: int) -> bool:
         """Tell whether a segment has a header; one that was damaged is left alone, and a new segment begun."""

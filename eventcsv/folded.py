@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from eventcsv.bulk import bulk_of
 from eventcsv.fold import Fold
+from eventcsv.storage import READ_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from eventcsv.event import InFlight
     from eventcsv.origin import Origin
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from eventcsv.view import Table
 
     ProgressCallback = Callable[[int, int], None]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,11 @@ def fold_onto(
     damage: list[Damage] = []
     crc, done = origin.crc, 0
     total = log.size_bytes(origin.position, end.position)
-    for chunk in log.read(origin.position, end.position, crc=origin.crc):
-        damage += fold.add(chunk)
-        crc = chunk.crc
-        done += len(chunk.raw)
+    bulks = map(bulk_of, log.read(origin.position, end.position, crc=origin.crc))
+    for bulk in bulks if total <= READ_BYTES else _ahead(bulks):
+        damage += fold.add_bulk(bulk)
+        crc = bulk.chunk.crc
+        done += len(bulk.chunk.raw)
         if on_progress:
             on_progress(done, total)
     tail = (end.torn,) if end.torn else ()
@@ -90,6 +96,15 @@ def fold_onto(
         damage=tuple(item for item in damage if not item.torn),
         torn=(*(item for item in damage if item.torn), *tail),
     )
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield items, the next of which a thread makes meanwhile: Polars parses without Python's lock."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def _with_late(origin: Origin, late: frozenset[str], log: LogReader, *, guard_formulas: bool) -> Table:

@@ -8,7 +8,9 @@ text every quote is escaped).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -56,33 +58,59 @@ class Damage:
         return f"{self.segment}, byte {self.offset_bytes:,}, {self.length_bytes:,} bytes: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chunk:
-    """Whole lines of one segment, read at once.
+    """Whole lines of one segment, read at once. They are judged when somebody asks, since `bulk` has a faster way.
 
     Attributes:
-        segment: The name of the segment's file.
+        path: The segment's file.
         offset_bytes: Where `raw` starts in it.
         raw: The bytes as they are.
-        lines: The lines among them whose checksum holds, header left out; the same object as `raw` when that is all of
-            them.
-        count: How many those are.
-        damage: What was read around.
         crc: zlib.crc32 of everything read so far, this chunk included.
+        gap: Damage that is known already: a segment that is missing, or does not match its seal.
+        torn_at: Where the line starts that the segment's seal knows to be torn, or None.
     """
 
-    segment: str
+    path: str
     offset_bytes: int
     raw: bytes
-    lines: bytes
-    count: int
-    damage: tuple[Damage, ...]
     crc: int
+    gap: tuple[Damage, ...] = ()
+    torn_at: int | None = None
+
+    @property
+    def segment(self) -> str:
+        """The name of the segment's file."""
+        return os.path.basename(self.path)
 
     @property
     def number(self) -> int:
         """The number of the segment."""
         return int(self.segment.removeprefix("events-").removesuffix(".jsonl"))
+
+    @property
+    def lines(self) -> bytes:
+        """The lines whose checksum holds, header left out."""
+        return self._scanned[0]
+
+    @property
+    def count(self) -> int:
+        """How many those are."""
+        return self._scanned[1]
+
+    @property
+    def damage(self) -> tuple[Damage, ...]:
+        """What was read around."""
+        return (*self.gap, *self._scanned[2])
+
+    @cached_property
+    def _scanned(self) -> tuple[bytes, int, tuple[Damage, ...]]:
+        try:
+            lines, count, damage = scan(self.segment, self.offset_bytes, self.raw)
+        except UnsupportedFormat as error:
+            raise UnsupportedFormat(f"{self.path}, {error}") from None
+        marked = tuple(replace(item, torn=True) if item.offset_bytes == self.torn_at else item for item in damage)
+        return lines, count, marked
 
 
 def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple[Damage, ...]]:
@@ -96,9 +124,8 @@ def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple
     Raises:
         UnsupportedFormat: A line is whole and was made by a newer eventcsv.
     """
-    if offset_bytes == 0 and _HEADER in (first := raw[: raw.find(b"\n") + 1]) and is_whole(first[:-1]):
-        _foreign(first[:-1], 0)
-        offset_bytes, raw = len(first), raw[len(first) :]
+    header_bytes = header_size_bytes(offset_bytes, raw)
+    offset_bytes, raw = offset_bytes + header_bytes, raw[header_bytes:]
     if not raw:
         return b"", 0, ()
     lines = raw.split(b"\n")
@@ -114,6 +141,21 @@ def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple
         else:
             damage.append(Damage(segment, start, *line))
     return b"".join(good), len(good), tuple(damage)
+
+
+def header_size_bytes(offset_bytes: int, raw: bytes) -> int:
+    """Return how long the header at the start of a segment is, newline included; 0 when there is none here.
+
+    Raises:
+        UnsupportedFormat: It is whole and was made by a newer eventcsv.
+    """
+    if offset_bytes:
+        return 0
+    first = raw[: raw.find(b"\n")]
+    if _HEADER not in first or not is_whole(first):
+        return 0
+    _foreign(first, 0)
+    return len(first) + 1
 
 
 def _judged(offset_bytes: int, lines: list[bytes]) -> Iterator[tuple[int, bytes | tuple[int, str]]]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv.errors import UnsupportedFormat
 from eventcsv.event import MAX_LINE_BYTES, Kind, unsealed
-from eventcsv.scan import Chunk, Damage, Position, scan, torn_tail
+from eventcsv.scan import Chunk, Damage, Position, torn_tail
 from eventcsv.storage import READ_BYTES, Storage
 
 if TYPE_CHECKING:
@@ -166,13 +167,13 @@ class LogReader:
                 offset_bytes = start.offset_bytes if number == start.segment else 0
                 if content is None:
                     missing = Damage(segment_name(number), 0, 0, "the segment is missing")
-                    yield Chunk(missing.segment, 0, b"", b"", 0, (missing,), crc)
+                    yield Chunk(self.path(number), 0, b"", crc, (missing,))
                     continue
                 for chunk in self._chunks(content, offset_bytes, crc):
                     crc = chunk.crc
-                    yield _with_torn_line(chunk, content.torn_at) if chunk.damage else chunk
+                    yield chunk
                 if not offset_bytes and (broken := self._broken_seal(content)):
-                    yield Chunk(content.name, content.size_bytes, b"", b"", 0, (broken,), crc)
+                    yield Chunk(content.path, content.size_bytes, b"", crc, (broken,))
 
     def tail(self, end: Position, size_bytes: int) -> Iterator[Chunk]:
         """Yield the last lines before a position, about `size_bytes` of them, all from its own segment."""
@@ -230,12 +231,12 @@ class LogReader:
             return
         try:
             if number == end.segment:
-                yield _Content(segment_name(number), fd, end.offset_bytes, b"")
+                yield _Content(self.path(number), fd, end.offset_bytes, b"")
             else:
                 size_bytes = self.storage.fstat(fd).st_size
                 tail_bytes = min(size_bytes, _TAIL_BYTES)
                 seal = _seal_at_end(self.storage.pread(fd, tail_bytes, size_bytes - tail_bytes))
-                yield _Content(segment_name(number), fd, size_bytes - len(seal), seal)
+                yield _Content(self.path(number), fd, size_bytes - len(seal), seal)
         finally:
             self.storage.close(fd)
 
@@ -243,14 +244,10 @@ class LogReader:
         for raw, is_whole in _whole_lines(self.storage.pieces(content.fd, offset_bytes, content.size_bytes)):
             crc = crc32(raw, crc)
             if is_whole:
-                try:
-                    lines, count, damage = scan(content.name, offset_bytes, raw)
-                except UnsupportedFormat as error:
-                    raise UnsupportedFormat(f"{os.path.join(self.directory, content.name)}, {error}") from None
-                yield Chunk(content.name, offset_bytes, raw, lines, count, damage, crc)
+                yield Chunk(content.path, offset_bytes, raw, crc, torn_at=content.torn_at)
             else:
                 endless = Damage(content.name, offset_bytes, len(raw), "no newline for longer than any line can be")
-                yield Chunk(content.name, offset_bytes, b"", b"", 0, (endless,), crc)
+                yield Chunk(content.path, offset_bytes, b"", crc, (endless,))
             offset_bytes += len(raw)
 
     def _broken_seal(self, content: _Content) -> Damage | None:
@@ -267,26 +264,25 @@ class LogReader:
         return Damage(content.name, content.size_bytes, len(content.seal), f"{reason} against {seal}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Content:
     """An open segment, up to where it is to be read: without its seal, and not beyond the end that was asked for."""
 
-    name: str
+    path: str
     fd: int
     size_bytes: int
     seal: bytes
 
     @property
+    def name(self) -> str:
+        """The name of its file."""
+        return os.path.basename(self.path)
+
+    @cached_property
     def torn_at(self) -> int | None:
         """Where the line starts that a crash had cut off before the seal, or None."""
         torn: int | None = unsealed(self.seal[:-1]).get("torn") if self.seal else None
         return torn
-
-
-def _with_torn_line(chunk: Chunk, torn_at: int | None) -> Chunk:
-    """Return the chunk with the line marked that its segment's seal knows to be torn."""
-    marked = tuple(replace(item, torn=True) if item.offset_bytes == torn_at else item for item in chunk.damage)
-    return replace(chunk, damage=marked)
 
 
 def _seal_at_end(tail: bytes) -> bytes:

@@ -101,9 +101,14 @@ class LogReader:
 
     def end(self) -> LogEnd:
         """Return where the log ends at this moment. An empty log ends at the start of segment 1."""
-        number = max(self.segments(), default=0)
-        if not number:
-            return LogEnd(Position(1, 0), None)
+        while number := max(self.segments(), default=0):
+            end = self._end_of(number)
+            # One that was finished between the two looks ends in a seal, which is no content.
+            if not self.storage.exists(self.path(number + 1)) or number == max(self.segments(), default=0):
+                return end
+        return LogEnd(Position(1, 0), None)
+
+    def _end_of(self, number: int) -> LogEnd:
         fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
         try:
             size_bytes = at = self.storage.fstat(fd).st_size

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import read_csv, segment_of
+from faults import with_storage
 
 from eventcsv import EventCsv
 from eventcsv.event import decode
+from eventcsv.storage import Storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,3 +139,32 @@ def test_every_start_method_works(job: EventCsv, method: str) -> None:
         worker.join(60)
     assert [0, 0] == [worker.exitcode for worker in workers]
     assert 6 == job.compact().events
+
+
+def test_a_segment_that_is_finished_at_this_moment_ends_in_no_event(job: EventCsv, csv_path: Path) -> None:
+    """A session begins a segment just after a compaction listed them: the old one's seal is not taken for a line."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    other = EventCsv(csv_path, durability="process")
+
+    class Overtaken(Storage):
+        armed = True
+
+        def names(self, path: str) -> list[str]:
+            found = super().names(path)
+            if self.armed and sys._getframe(2).f_code.co_name == "end":
+                self.armed = False
+                other.new_segment()
+            return found
+
+    storage = Overtaken()
+    with_storage(job, storage)
+    job.emit_result("PO2", "COMPLETED")
+    result = job.compact()
+    assert not storage.armed
+    assert ((), None) == (result.damage, result.rebuilt)
+    job.emit_result("PO3", "COMPLETED")
+    result = job.compact()
+    assert ((), None) == (result.damage, result.rebuilt)
+    assert () == EventCsv(csv_path).verify().findings
+    assert ["COMPLETED"] * 3 == [row["STATUS"] for row in read_csv(csv_path)]

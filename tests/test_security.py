@@ -8,11 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from conftest import read_csv, segment_of, tree
+from conftest import cannot, read_csv, segment_of, tree
 
-from eventcsv import EventCsv, EventCsvError, masking
+from eventcsv import AppendError, EventCsv, EventCsvError, UnsafePath, masking
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 # Each says where the secret stands; all of them are told in an exception, one for each PO.
@@ -216,3 +217,69 @@ def _last_line(job: EventCsv) -> int:
     with segment_of(job).open("rb") as file:
         file.seek(-4096, os.SEEK_END)
         return len(file.read().rstrip(b"\n").rpartition(b"\n")[2]) + 1
+
+
+NOBODY: Final = 65534
+OURS: Final = (
+    "input.events",
+    "input.events/events-000001.jsonl",
+    "input.events/events-000003.jsonl",
+    "input.events/events-000004.jsonl.tmp",
+    "input.events/append.lock",
+    "input.events/compact.lock",
+    "input.events/session.lock",
+    "input.events/checkpoint.json",
+    "input.events/checkpoint.json.tmp",
+    "backup",
+    "backup/*.csv",
+    "backup/*.json",
+    ".input.csv.eventcsv.tmp",
+)
+
+
+def _run_a_session(job: EventCsv) -> None:
+    with job.session():
+        pass
+
+
+EVERYTHING: Final[tuple[Callable[[EventCsv], object], ...]] = (
+    lambda job: job.emit_result("PO2", "COMPLETED"),
+    EventCsv.compact,
+    EventCsv.new_segment,
+    EventCsv.back_up,
+    EventCsv.replay,
+    EventCsv.verify,
+    EventCsv.progress,
+    EventCsv.prune,
+    _run_a_session,
+    lambda job: job.restore(job.backups()[-1].name, replay=False),
+)
+
+
+@pytest.mark.parametrize("place", OURS)
+def test_what_somebody_else_owns_is_left_alone(job: EventCsv, csv_path: Path, place: str) -> None:
+    """At each of our paths, a file or folder of another user: refused by whoever needs it, untouched by everybody."""
+    if os.geteuid() != 0:
+        cannot("only root can give a file to somebody else")
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    job.new_segment()
+    _run_a_session(job)
+    job.close()
+    victim = next(csv_path.parent.glob(place), csv_path.parent / place)
+    if not victim.exists():
+        victim.write_text("not ours")
+    os.chown(victim, NOBODY, NOBODY)
+    before = (victim.stat().st_ino, victim.stat().st_uid, tree(victim) or victim.read_bytes())
+    refused = 0
+    for act in EVERYTHING:
+        try:
+            act(EventCsv(csv_path, durability="process", lock_timeout_s=1))
+        except UnsafePath:
+            refused += 1
+        except AppendError as error:
+            refused += isinstance(error.__cause__, UnsafePath)
+        except EventCsvError:  # a backup that is not there for it
+            continue
+    assert refused
+    assert before == (victim.stat().st_ino, victim.stat().st_uid, tree(victim) or victim.read_bytes())

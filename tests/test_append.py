@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import pickle
 import random
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -534,19 +536,19 @@ def test_an_interrupt_leaves_no_lock_behind(job: EventCsv, csv_path: Path) -> No
                 continue
     EventCsv(csv_path, lock_timeout_s=0.5, durability="process").emit_result("PO2", "COMPLETED")
     job.emit_result("PO3", "COMPLETED")
-    assert struck == 200
+    assert 200 == struck
     assert job.compact().damage == ()
 
 
 def test_nothing_is_stuck_after_interrupts_anywhere(job: EventCsv) -> None:
-    """Ctrl-C between any two steps of an append, also around the thread lock: the next append goes through."""
+    """Ctrl-C 800 times at any moment of an append, also around the thread lock: the next append goes through."""
     job.emit_result("PO1", "COMPLETED")
     job._log.lock_timeout_s = 0.5
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     rng = random.Random(11)
     struck = 0
     try:
-        while struck < 500:
+        while struck < 800:
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(20e-6, 300e-6))
                 for _ in range(100):
@@ -558,6 +560,55 @@ def test_nothing_is_stuck_after_interrupts_anywhere(job: EventCsv) -> None:
         signal.signal(signal.SIGALRM, before)
     job.emit_result("PO2", "COMPLETED")
     assert 2 == job.compact().by_status["COMPLETED"]
+
+
+class Unsynced(Storage):
+    """Does not wait for a disk."""
+
+    def sync(self, fd: int) -> None:
+        pass
+
+
+def _interrupt_at_call(job: EventCsv, number: int) -> bool:
+    """Strike with Ctrl-C at a call or return within an append, where Python looks for signals; tell whether it did."""
+    left = number
+
+    def strike(_frame: FrameType, _what: str, _argument: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(strike)
+        job.emit_result("PO1", "COMPLETED")
+        sys.setprofile(None)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("appended", [0, 1])
+def test_a_writer_goes_on_right_after_an_interrupt_at_any_call(tmp_path: Path, appended: int) -> None:
+    """Ctrl-C at every call of an append that opens a segment: others get the lock, and nothing goes behind a seal."""
+    for number in itertools.count(1):  # a folder each, since more segments are more calls
+        path = tmp_path / f"{number}.csv"
+        path.write_text("PO_NUMBER;STATUS\nPO1;\nPO2;\nPO3;\n")
+        job, other = (
+            with_storage(EventCsv(path, durability="process", lock_timeout_s=0.5), Unsynced()) for _ in range(2)
+        )
+        other.emit_result("PO3", "PARTIAL")
+        for _ in range(appended):
+            job.emit_result("PO1", "PARTIAL")
+            other.new_segment()
+        if not _interrupt_at_call(job, number):
+            break
+        other.emit_result("PO3", "PARTIAL")
+        segment = other.new_segment().segment
+        event = job.emit_result("PO2", "COMPLETED")
+        assert encode(event)[:-1] == lines_of(job, segment)[-1], f"after Ctrl-C at call {number}"
+    assert number > 50
 
 
 def test_history_counts_a_retried_event_once(job: EventCsv) -> None:

@@ -635,3 +635,12 @@ def test_two_compactors_take_turns(job: EventCsv, csv_path: Path) -> None:
         pytest.raises(LockTimeout, match=f"process {os.getpid()} "),
     ):
         EventCsv(csv_path, lock_timeout_s=0.05).compact()
+
+
+def test_a_clock_that_was_set_back_decides_nothing(job: EventCsv, csv_path: Path) -> None:
+    """The later line wins, whatever LAST_PROCESSED says of the two."""
+    job.emit_result("PO1", "PARTIAL", last_processed="2030-01-01T00:00:00Z")
+    job.emit_result("PO1", "COMPLETED", last_processed="2020-01-01T00:00:00Z")
+    job.compact()
+    row = read_csv(csv_path)[0]
+    assert ("COMPLETED", "2020-01-01T00:00:00Z") == (row["STATUS"], row["LAST_PROCESSED"])

@@ -16,6 +16,7 @@ from eventcsv.errors import (
     EventCsvError,
     InvalidCsv,
     InvalidEvent,
+    InvalidWorkbook,
     LockTimeout,
     SessionActive,
     UnsafePath,
@@ -28,6 +29,8 @@ from eventcsv.version import __version__
 if TYPE_CHECKING:
     from eventcsv.backup import Backup
     from eventcsv.compactor import CompactResult
+    from eventcsv.export import ExportResult
+    from eventcsv.intake import ImportResult
     from eventcsv.progress import Progress
     from eventcsv.prune import PruneResult
     from eventcsv.run import RunResult
@@ -43,8 +46,11 @@ __all__ = [
     "Event",
     "EventCsv",
     "EventCsvError",
+    "ExportResult",
+    "ImportResult",
     "InvalidCsv",
     "InvalidEvent",
+    "InvalidWorkbook",
     "LockTimeout",
     "Progress",
     "PruneResult",
@@ -63,6 +69,8 @@ __all__ = [
 _OPERATOR_SIDE = {
     "Backup": "backup",
     "CompactResult": "compactor",
+    "ExportResult": "export",
+    "ImportResult": "intake",
     "Progress": "progress",
     "PruneResult": "prune",
     "RunResult": "run",
@@ -71,7 +79,9 @@ _OPERATOR_SIDE = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _OPERATOR_SIDE:
-        return getattr(import_module(f"eventcsv.{_OPERATOR_SIDE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker, a name that is not listed above is a mistake
+
+    def __getattr__(name: str) -> object:
+        if name in _OPERATOR_SIDE:
+            return getattr(import_module(f"eventcsv.{_OPERATOR_SIDE[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,6 +30,7 @@ from eventcsv.facade import EventCsv
 from eventcsv.logs import configure_logging
 from eventcsv.masking import escaped, masked
 from eventcsv.options import (
+    BackupDir,
     BackupName,
     CsvPath,
     Done,
@@ -607,6 +608,79 @@ def prune(
     """
     result = job.prune(dry_run=dry_run)
     _Output(as_json).show(dataclasses.asdict(result), terminal.prune_lines(result))
+
+
+# --- export, import ----------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: `eventcsv export data/input/input.csv -o results.xlsx`")
+@on_job
+def export(
+    job: EventCsv,
+    *,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="A .xlsx, .parquet or .jsonl file; `-` for JSON Lines on stdout."
+        ),
+    ],
+    file_format: Annotated[
+        Literal["xlsx", "parquet", "jsonl"] | None,
+        typer.Option("--format", help="The format. [default: by the suffix of FILE]", show_default=False),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a FILE that is no earlier export, or was changed since.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the CSV, by the log's present end, as an Excel workbook, Parquet or JSON Lines. CSV is not touched.
+
+    Every cell stays the text that it is: leading zeros, long numbers, what looks like a formula or a date.
+    """
+    on_stdout = target == "-"
+    if on_stdout and (as_json or file_format not in {None, "jsonl"}):
+        raise typer.BadParameter("takes JSON Lines only, and no --json beside them", param_hint="-o -")
+    try:
+        result = job.export(
+            sys.stdout.buffer if on_stdout else target, file_format="jsonl" if on_stdout else file_format, force=force
+        )
+    except ValueError as error:
+        if isinstance(error, EventCsvError):
+            raise
+        raise typer.BadParameter(str(error), param_hint="-o") from None
+    if on_stdout:
+        sys.stdout.flush()
+    else:
+        _Output(as_json).show(dataclasses.asdict(result), terminal.export_lines(result))
+    for item in result.damage[: terminal.SHOWN]:
+        _say(f"eventcsv: {job.log_dir}: damaged: {item}")
+    raise typer.Exit(Exit.DAMAGE if result.damage else Exit.FINE)
+
+
+@app.command("import", epilog="Example: `eventcsv import orders.xlsx data/input/input.csv --sheet Open`")
+def import_(
+    workbook: Annotated[
+        Path, typer.Argument(metavar="WORKBOOK", help="The .xlsx file.", show_default=False, readable=False)
+    ],
+    csv: CsvPath,
+    *,
+    sheet: Annotated[
+        str | None, typer.Option("--sheet", metavar="NAME", help="The sheet. [default: the first one in sight]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a CSV that is there, as long as it has no event log.")
+    ] = False,
+    key: Key = DEFAULT_KEY,
+    backup_dir: BackupDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make CSV, to begin a job with, of a sheet of an Excel workbook.
+
+    The row that holds the key column is the header; what stands above it is left out. Text stays text, dates become
+    2025-10-02, and numbers have no more digits than Excel keeps.
+    """
+    result = EventCsv(csv, key=key, backup_dir=backup_dir).import_workbook(workbook, sheet=sheet, force=force)
+    _Output(as_json).show(dataclasses.asdict(result), terminal.import_lines(result))
 
 
 # --- around every command ----------------------------------------------------------------------------------------

@@ -76,5 +76,9 @@ class InvalidCsv(EventCsvError, ValueError):
     """The CSV cannot be read without guessing; it was left untouched."""
 
 
+class InvalidWorkbook(EventCsvError, ValueError):
+    """An Excel workbook cannot be made a CSV without guessing; nothing was written."""
+
+
 class BackupError(EventCsvError):
     """A backup could not be made or does not match its metadata."""

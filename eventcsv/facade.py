@@ -9,7 +9,7 @@ import os
 import time
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import orjson
 
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
     from eventcsv.backup import Backup
     from eventcsv.compactor import Compactor, CompactResult
+    from eventcsv.export import ExportResult, Format
     from eventcsv.folded import ProgressCallback
+    from eventcsv.intake import ImportResult
     from eventcsv.progress import Progress
     from eventcsv.prune import PruneResult
     from eventcsv.scan import Damage, Position
@@ -447,6 +449,70 @@ class EventCsv:
             return prune(self._compactor, dry_run=True)
         with self._session_lock.held("prune"):
             return prune(self._compactor, dry_run=False)
+
+    def export(
+        self,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        file_format: Format | None = None,
+        force: bool = False,
+    ) -> ExportResult:
+        """Write what the CSV is by the log's present end to a file of another format. The CSV itself is not touched.
+
+        Every cell is text, as in the CSV. A file appears whole, in one step, or not at all.
+
+        Args:
+            target: The file, or a binary stream.
+            file_format: "xlsx", "parquet" or "jsonl"; by default what the file's suffix says.
+            force: Replace a file that is no earlier export, or was changed since. The CSV, its log and its backups are
+                never replaced.
+
+        Raises:
+            ValueError: The format is not known.
+            UnsafePath: Something else is at `target`; it was left as it is.
+            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
+            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
+            OSError: The disk said no; what was at `target` is still there.
+        """
+        from eventcsv.export import Forbidden, export, format_of  # noqa: PLC0415  # the operator side
+
+        path = os.path.abspath(target) if isinstance(target, str | os.PathLike) else ""
+        return export(
+            self._compactor.peek(),
+            path or target,  # type: ignore[arg-type]  # a stream, when there is no path
+            file_format=format_of(path, file_format),
+            forbidden=Forbidden(self.csv_path, self.log_dir, self.backup_dir),
+            storage=self._storage,
+            force=force,
+        )
+
+    def import_workbook(
+        self, workbook: str | os.PathLike[str], *, sheet: str | None = None, force: bool = False
+    ) -> ImportResult:
+        """Make the CSV of an Excel workbook, to begin a job with: separated by ";", in UTF-8 with a byte order mark.
+
+        Args:
+            workbook: The .xlsx or .xlsm file.
+            sheet: The name of the sheet; by default the first one that is not hidden.
+            force: Replace a CSV that is there, as long as there is neither a log nor a backup of it.
+
+        Raises:
+            InvalidWorkbook: The workbook cannot be read without guessing; the error names the sheet and the cell.
+            UnsafePath: There is such a CSV already, or a job of it.
+            OSError: The disk said no; nothing was half-written.
+        """
+        from eventcsv.intake import import_workbook  # noqa: PLC0415  # the operator side
+
+        has_job = self._storage.exists(self.log_dir) or bool(self._compactor.backups())
+        return import_workbook(
+            os.path.abspath(workbook),
+            self.csv_path,
+            key=self.key,
+            sheet=sheet,
+            has_job=has_job,
+            force=force,
+            storage=self._storage,
+        )
 
     def fingerprint(self) -> tuple[object, ...]:
         """Return something that changes when the log grows or the CSV is edited, at the cost of some system calls."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from eventcsv.backup import Backup
     from eventcsv.compactor import CompactResult
     from eventcsv.event import Event, InFlight
+    from eventcsv.export import ExportResult
+    from eventcsv.intake import ImportResult
     from eventcsv.progress import Failure, Progress
     from eventcsv.prune import PruneResult
     from eventcsv.run import RunResult
@@ -153,6 +155,33 @@ def _findings(torn: Sequence[Damage], damage: Sequence[Damage]) -> Iterator[str]
         yield _line("damage", str(item))
     if len(damage) > SHOWN:
         yield _line("", f"and {len(damage) - SHOWN:,} more; --json lists all")
+
+
+def export_lines(result: ExportResult) -> Iterator[str]:
+    """Say what an export wrote."""
+    size = f"{result.rows:,} {_plural('row', result.rows)}, {result.columns:,} {_plural('column', result.columns)}"
+    yield f"{near(result.path or '-')}: {size}, {result.size_bytes / _KILOBYTE:,.1f} kB"
+    if result.cut:
+        yield _line("cut", f"more than a cell of Excel can hold, and marked there: {_few(list(result.cut))}")
+        yield _line("", "the CSV has all of it, and so has an export to .parquet or .jsonl")
+    yield from _findings(result.torn, result.damage)
+
+
+def import_lines(result: ImportResult) -> Iterator[str]:
+    """Say what an import wrote."""
+    size = f"{result.rows:,} {_plural('row', result.rows)}, {result.columns:,} {_plural('column', result.columns)}"
+    yield f"{near(result.csv_path)}: {size}"
+    yield _line("from", f"{near(result.workbook)}, sheet {result.sheet!r}, header in row {result.header_row:,}")
+    if result.other_sheets:
+        yield _line("not read", f"{_plural('sheet', len(result.other_sheets))} {_few(list(result.other_sheets))}")
+    if result.without_key:
+        yield _line("no key", f"in row {_few([str(row) for row in result.without_key])}: no result can be theirs")
+    if result.repeated:
+        keys = [f"{key} ({count:,} rows)" for key, count in result.repeated.items()]
+        yield _line("repeated", f"{_few(keys)}: a result goes to each of the rows")
+    if result.rounded:
+        yield _line("rounded", f"{_few(list(result.rounded))}: more than 15 digits, and Excel had kept 15 of them")
+        yield _line("", "if they are numbers of orders, format the cells as text in Excel and type them again")
 
 
 def progress_line(progress: Progress) -> str:

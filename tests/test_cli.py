@@ -118,7 +118,20 @@ def test_a_terminal_gets_a_bar_and_is_left_as_it_was(job: EventCsv, csv_path: Pa
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "compact", "emit", "history", "pending", "prune", "replay", "run", "status", "verify"),
+        *(
+            "",
+            "compact",
+            "emit",
+            "export",
+            "history",
+            "import",
+            "pending",
+            "prune",
+            "replay",
+            "run",
+            "status",
+            "verify",
+        ),
         *("backup create", "backup list", "backup restore"),
     ],
 )

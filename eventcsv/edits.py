@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eventcsv.event import BLANKS, Kind, column_id
-from eventcsv.fold import guarded
+from eventcsv.fold import guarded, unguarded_id
 from eventcsv.scan import Position, placed_events
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def seen(edited: Table, first: Table, chunks: Iterable[Chunk], *, guard_formulas
             shows = [
                 cell
                 for column, text in event.cells.items()
-                if (guarded(text) if guard_formulas else text) in shown.get(cell := (key, column_id(column)), ())
+                if (guarded(text) if guard_formulas else text) in shown.get(cell := (key, unguarded_id(column)), ())
             ]
             unseen += len(shows) < len(event.cells)
             for cell in shows:
@@ -83,5 +83,5 @@ def _cells(table: Table) -> Cells:
     for index, name in enumerate(table.names):
         if index != table.key and column_id(name):
             for key, text in zip(keys, table.texts(index), strict=True):
-                cells.setdefault((key, column_id(name)), set()).add(text)
+                cells.setdefault((key, unguarded_id(name)), set()).add(text)
     return cells

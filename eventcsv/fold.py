@@ -63,7 +63,7 @@ class Fold:
         self._row_keys = table.keys().alias("key")
         self._keys = (self._row_keys if only is None else pl.Series(list(only), dtype=pl.String)).unique()
         self._target_of = {
-            column_id(name): index for index, name in reversed(list(enumerate(table.names))) if column_id(name)
+            unguarded_id(name): index for index, name in reversed(list(enumerate(table.names))) if column_id(name)
         }
         self._added: list[str] = []
         self._parts: list[pl.DataFrame] = []
@@ -114,7 +114,7 @@ class Fold:
             self.in_flight[key] = InFlight(key, event.id, event.ts)
 
     def _part(self, results: pl.DataFrame) -> pl.DataFrame:
-        """Return the key of each result and its texts, in columns called `SET` and their `column_id`."""
+        """Return the key of each result and its texts, in columns called `SET` and their `unguarded_id`."""
         used = [
             name
             for name in (column.removeprefix(SET) for column in results.columns if column.startswith(SET))
@@ -123,22 +123,23 @@ class Fold:
         self._add_columns(results, used)
         sources: dict[str, list[str]] = {}
         for name in sorted(used):
-            sources.setdefault(SET + column_id(name), []).append(SET + name)
+            sources.setdefault(SET + unguarded_id(name), []).append(SET + name)
         columns = {to: pl.coalesce(found) for to, found in sources.items()}
         return results.select("key", pl.lit(1, pl.UInt32).alias(_COUNT), **columns)
 
     def _add_columns(self, results: pl.DataFrame, used: list[str]) -> None:
         """Give columns that the table lacks a place, in the order in which the log first sets them in a row."""
-        new = [name for name in used if column_id(name) not in self._target_of]
+        new = [name for name in used if unguarded_id(name) not in self._target_of]
         if not new:
             return
         known = results.filter(pl.col("key").is_in(self._keys.implode()))
         rows = {name: known.get_column(SET + name).is_not_null().arg_true() for name in new}
         first_row = {name: found.item(0) for name, found in rows.items() if found.len()}
         for name in sorted(first_row, key=lambda name: (first_row[name], *_rank(name))):
-            if column_id(name) not in self._target_of:
-                self._target_of[column_id(name)] = len(self._table.names) + len(self._added)
-                self._added.append(name.strip(BLANKS))
+            if unguarded_id(name) not in self._target_of:
+                self._target_of[unguarded_id(name)] = len(self._table.names) + len(self._added)
+                added = name.strip(BLANKS)
+                self._added.append(guarded(added) if self._guard_formulas else added)
 
     def _reduce(self) -> None:
         """Keep, of the parts so far, the last text of each column of each key that has a row, and count the others."""
@@ -190,6 +191,12 @@ class Fold:
 def guarded(text: str) -> str:
     """Return the text of a cell for the text of an event, as `Fold` makes it unless it is told not to."""
     return f"'{text}" if text[:1] and text[0] in FORMULA_STARTS else text
+
+
+def unguarded_id(name: str) -> str:
+    """Return the `column_id` of a column by any of its names, with the guard against formulas or without."""
+    ident = column_id(name)
+    return ident[1:] if ident == guarded(ident[1:]) else ident
 
 
 def _rank(spelling: str) -> tuple[int, str]:

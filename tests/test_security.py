@@ -153,6 +153,22 @@ def test_no_text_of_an_event_is_a_formula(job: EventCsv, csv_path: Path) -> None
     assert [*FORMULAS] == [row[f"c{number}"] for number in range(60)]
 
 
+def test_no_name_of_a_column_is_a_formula(job: EventCsv, csv_path: Path) -> None:
+    """The names of columns come from the web too; the column is found again under either name, and replayed alike."""
+    for column in ("=1+1", "'=1+1", "@x"):
+        job.emit_result("PO1", "COMPLETED", columns={column: f"of {column}"})
+        job.compact()
+    content = csv_path.read_bytes()
+    assert ["'=1+1", "'@x"] == list(read_csv(csv_path)[0])[-2:]
+    assert "of '=1+1" == read_csv(csv_path)[0]["'=1+1"]
+    job.replay()
+    assert content == csv_path.read_bytes()
+    csv_path.write_bytes(content.replace(b"PO3;", b"PO3;by hand", 1))
+    job.emit_result("PO2", "COMPLETED", columns={"=1+1": "late"})
+    assert job.compact().edited
+    assert ["of '=1+1", "late", ""] == [row["'=1+1"] for row in read_csv(csv_path)]
+
+
 @pytest.mark.parametrize(
     "key",
     ["../../etc/passwd", "/etc/passwd", "..", ".", "a/b", "a\\b", "~root", "$HOME", "`id`", "input.events", "x" * 5000],

@@ -1,0 +1,144 @@
+"""What eventcsv is to reach: each a figure, or a ratio of two figures of the same rounds, and a limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import emit
+import folding
+import live
+import processes
+import visible
+from measuring import Name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from measuring import Figures, Spread
+    from scales import Scale, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to reach.
+
+    Attributes:
+        text: What it is about.
+        figure: What was measured.
+        against: What it is divided by, or None when the figure itself counts.
+        sense: Whether it has to be at least or at most the limit.
+        limit: The limit, in the figure's unit where it is no ratio.
+        judged: Which of the rounds counts: the middle one, or the worst one for what must never happen.
+    """
+
+    text: str
+    figure: Name
+    against: Name | None
+    sense: Literal[">=", "<="]
+    limit: float
+    judged: Literal["median", "worst"] = "median"
+
+    def names(self) -> list[Name]:
+        return [self.figure, *([self.against] if self.against else [])]
+
+    def result(self, figures: Figures) -> Spread:
+        return figures.ratio(self.figure, self.against) if self.against else figures.spread(self.figure)
+
+    def is_met(self, result: Spread) -> bool:
+        worst = result.least if self.sense == ">=" else result.most
+        value = result.median if self.judged == "median" else worst
+        return value >= self.limit if self.sense == ">=" else value <= self.limit
+
+
+def targets(scale: Scale) -> list[Target]:
+    """Return every target of issue 5 that has a limit, in its order."""
+    return [*_emit(scale), *_worker(), *_live(scale), *_replay(scale), *_resume(scale)]
+
+
+def _emit(scale: Scale) -> Iterator[Target]:
+    one, many = (emit.what("process", workers) for workers in (1, scale.workers))
+    disk_one, disk_many = (emit.what("disk", workers) for workers in (1, scale.workers))
+    for who, limits in ((emit.SQLITE_KEPT, (2, 4)), (emit.SQLITE_NEW, (50, 10))):
+        for name, limit in zip((one, many), limits, strict=True):
+            yield _faster(name, who, limit)
+    yield _faster(one, emit.PANDAS, 1_000)
+    yield _faster(disk_one, emit.WRITE_AND_SYNC, 0.85)
+    yield _faster(disk_many, emit.SQLITE_KEPT, 2)
+    yield Target(
+        f"{disk_many}: p99.9 against that of {emit.SQLITE_KEPT}",
+        Name(disk_many, emit.OURS, "p99.9"),
+        Name(disk_many, emit.SQLITE_KEPT, "p99.9"),
+        "<=",
+        1 / 20,
+    )
+    yield Target(
+        f"{disk_many}: rate against 1 worker",
+        Name(disk_many, emit.OURS, "rate"),
+        Name(disk_one, emit.OURS, "rate"),
+        ">=",
+        1.6,
+    )
+    for name in (many, disk_many):
+        yield Target(f"{name}: least against most appends", Name(name, emit.OURS, "least / most"), None, ">=", 0.6)
+        yield Target(f"{name}: longest wait", Name(name, emit.OURS, "worst"), None, "<=", 0.1, judged="worst")
+    yield Target(
+        f"{emit.BY_LOG}: p50 with {scale.long_log.events:,} events against none",
+        Name(emit.BY_LOG, emit.LONG, "p50"),
+        Name(emit.BY_LOG, emit.EMPTY, "p50"),
+        "<=",
+        1.1,
+    )
+
+
+def _faster(what: str, who: str, limit: float) -> Target:
+    return Target(f"{what}: rate against {who}", Name(what, emit.OURS, "rate"), Name(what, who, "rate"), ">=", limit)
+
+
+def _worker() -> Iterator[Target]:
+    worker, polars = Name(processes.WORKER, processes.OURS), Name(processes.WORKER, processes.POLARS)
+    yield Target(f"{processes.WORKER}: time against `import polars` alone", worker, polars, "<=", 0.6)
+    memory = Name(processes.WORKER_MEMORY, processes.OVER_BARE, "peak memory")
+    yield Target(f"{processes.WORKER_MEMORY} over a bare interpreter", memory, None, "<=", 12)
+
+
+def _live(scale: Scale) -> Iterator[Target]:
+    yield Target(
+        f"{live.WHAT}, {scale.rows:,} POs, {scale.new_events} new events: time against {live.FLOOR}",
+        Name(live.WHAT, live.OURS),
+        Name(live.WHAT, live.FLOOR),
+        "<=",
+        6,
+    )
+    where = f"{visible.WHAT}, {scale.workers} workers over {scale.rows:,} POs"
+    yield Target(f"{where}: p99", Name(visible.WHAT, visible.WHO, "p99"), None, "<=", 1.2)
+    yield Target(f"{where}: what compaction takes", Name(visible.WHAT, visible.WHO, "share of a core"), None, "<=", 10)
+
+
+_AGAINST_DUCKDB = (0.7, 1.0, 1.0, 1.2)
+
+
+def _replay(scale: Scale) -> Iterator[Target]:
+    for size, limit in zip(scale.replays, _AGAINST_DUCKDB, strict=False):
+        yield _shorter(size, folding.DUCKDB, limit)
+    for size in scale.replays[:3]:
+        yield _shorter(size, folding.PYTHON, 1 / 4 if size.events >= 1_000_000 else 1)
+    for size in scale.replays[3:]:
+        name = Name(folding.what(size), folding.OURS, "peak memory")
+        yield Target(f"{folding.what(size)}: peak memory", name, None, "<=", 3 * 1024)
+
+
+def _shorter(size: Size, who: str, limit: float) -> Target:
+    what = folding.what(size)
+    return Target(f"{what}: time against {who}", Name(what, folding.OURS), Name(what, who), "<=", limit)
+
+
+def _resume(scale: Scale) -> Iterator[Target]:
+    for who in (processes.STATUS, processes.PENDING):
+        yield Target(
+            f"{who} of {scale.long_log} with a valid checkpoint: time against `import polars`",
+            Name(processes.RESUME, who),
+            Name(processes.RESUME, processes.POLARS),
+            "<=",
+            2,
+        )

@@ -10,7 +10,6 @@ import time
 from array import array
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import peers
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Barrier
+    from pathlib import Path
 
     from eventcsv.log import Durability
 

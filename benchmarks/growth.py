@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING, Final
 
 from emit import median_emit_s
@@ -43,7 +44,7 @@ def _compacted_s(fixture: Fixture, bench: Bench) -> float:
         for first in (0, bench.scale.new_events):  # the first compaction of a process loads the table
             for number in range(first, first + bench.scale.new_events):
                 emit(job, known[number % fixture.rows], number)
-            took_s: float = timed_s(job.compact)
+            took_s = timed_s(job.compact)
     return took_s
 
 
@@ -71,6 +72,5 @@ def measure(bench: Bench) -> None:
 
 def slope(points: list[tuple[float, float]]) -> float:
     """Return the slope of the line that fits some points best, both axes logarithmic: 0 constant, 1 linear."""
-    logs = [(math.log10(x), math.log10(y)) for x, y in points]
-    mean_x, mean_y = (sum(values) / len(logs) for values in zip(*logs, strict=True))
-    return sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)
+    xs, ys = ([math.log10(point[axis]) for point in points] for axis in (0, 1))
+    return statistics.linear_regression(xs, ys).slope

@@ -26,6 +26,8 @@ _STYLE: Final = """
 
 def seconds_text(seconds: float) -> str:
     """Return a time with the unit that suits it."""
+    if seconds >= 100:
+        return f"{seconds:,.0f} s"
     for factor, unit in ((1, "s"), (1e3, "ms")):
         if seconds * factor >= 0.9995:
             return f"{seconds * factor:.3g} {unit}"

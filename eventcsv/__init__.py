@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from eventcsv.intake import ImportResult
     from eventcsv.progress import Progress
     from eventcsv.prune import PruneResult
+    from eventcsv.report import Report
     from eventcsv.run import RunResult
     from eventcsv.session import Session
     from eventcsv.verify import VerifyReport
@@ -54,6 +55,7 @@ __all__ = [
     "LockTimeout",
     "Progress",
     "PruneResult",
+    "Report",
     "RunResult",
     "Session",
     "SessionActive",
@@ -73,6 +75,7 @@ _OPERATOR_SIDE = {
     "ImportResult": "intake",
     "Progress": "progress",
     "PruneResult": "prune",
+    "Report": "report",
     "RunResult": "run",
     "Session": "session",
     "VerifyReport": "verify",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from eventcsv.intake import ImportResult
     from eventcsv.progress import Progress
     from eventcsv.prune import PruneResult
+    from eventcsv.report import Report
     from eventcsv.scan import Damage, Position
     from eventcsv.session import Session
     from eventcsv.verify import VerifyReport
@@ -427,6 +428,49 @@ class EventCsv:
 
         self._check_csv_exists()
         return verify(self._compactor, on_progress=on_progress)
+
+    def report(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        done: Collection[str] = DONE,
+        unmasked: bool = False,
+        force: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> Report:
+        """Collect what happened to the job, and write it as one page of HTML that needs nothing else.
+
+        Secrets, e-mail addresses and the queries of URLs are masked, since such a page is sent around; POs, suppliers,
+        file names and folders are on it.
+
+        Args:
+            output: The page; an earlier report is replaced. By default nothing is written.
+            done: The STATUS words that count as done, case aside.
+            unmasked: Show texts as they are in the log.
+            force: Replace a file that is no earlier report. The CSV, its log and its backups are never replaced.
+            on_progress: Called with the bytes of the log read so far and the bytes to read.
+
+        Raises:
+            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
+            UnsafePath: `output` names what must not be replaced.
+            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
+            OSError: The disk said no; the old page, if any, is whole.
+        """
+        from eventcsv.page import check_output, render, write  # noqa: PLC0415  # the operator side
+        from eventcsv.report import collect  # noqa: PLC0415  # the same
+
+        path = None if output is None else os.path.abspath(output)
+        if path is not None:
+            copies = [copy.path for copy in self._compactor.backups()]
+            metadata = [f"{os.path.splitext(copy)[0]}.json" for copy in copies]
+            precious = (self.csv_path, self.log_dir, *copies, *metadata)
+            check_output(self._storage, path, precious, force=force)  # before the long part
+        session = self._session_lock.holder()
+        now = datetime.now(UTC)
+        found = collect(self._compactor, session, done=done, now=now, unmasked=unmasked, on_progress=on_progress)
+        if path is not None:
+            write(self._storage, path, render(found))
+        return found
 
     def prune(self, *, dry_run: bool = False) -> PruneResult:
         """Remove the segments of the log that no kept backup needs. The history of POs gets shorter by them.

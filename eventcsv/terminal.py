@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eventcsv.intake import ImportResult
     from eventcsv.progress import Failure, Progress
     from eventcsv.prune import PruneResult
+    from eventcsv.report import Report
     from eventcsv.run import RunResult
     from eventcsv.scan import Damage
     from eventcsv.verify import VerifyReport
@@ -355,6 +356,23 @@ def verify_lines(report: VerifyReport) -> Iterator[str]:
     for finding in report.findings:
         yield _line("finding", f"{near(finding.place)}: {finding.problem}")
     yield _line("took", f"{report.duration_s:.2f} s")
+
+
+def report_lines(report: Report, path: str, size_bytes: int) -> Iterator[str]:
+    """Say what a report holds, and where it is."""
+    total = len(report.pos)
+    done = f"{report.done:,} of {total:,} {_plural('PO', total)} done"
+    yield f"{near(os.path.abspath(path))}: {done}; open it in a browser"
+    alike = len(report.failures)
+    groups = f"; {alike:,} {_plural('message', alike)} in all, retried ones included" if alike else ""
+    yield _line("failed", f"{report.failed:,} {_plural('PO', report.failed)}{groups}")
+    yield _line("retried", f"{report.retried:,}, of which {report.recovered:,} are done")
+    yield _line("size", f"{_size(size_bytes)}, with the history of each PO")
+    if report.masked:
+        yield _line("masked", "passwords, tokens, e-mail addresses and queries of URLs, as far as they can be told")
+    else:
+        yield _line("unmasked", "passwords, tokens, e-mail addresses and queries of URLs may be on it")
+    yield from _findings(report.torn, report.damage)
 
 
 def prune_lines(result: PruneResult) -> Iterator[str]:

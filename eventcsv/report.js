@@ -221,7 +221,7 @@
   }
 
   function slowest() {
-    const most = data.slowest.length ? data.slowest[0].took_s : 1;
+    const most = (data.slowest.length && data.slowest[0].took_s) || 1;
     const rows = data.slowest.map((item) => el("tr", null, el("th", { scope: "row" }, opener(item.key)),
       el("td", { class: "bar", "aria-hidden": "true" }, meter(item.took_s / most, pos.category[place.get(item.key)])),
       number("took", duration(item.took_s)), stateCell(place.get(item.key))));

@@ -58,7 +58,7 @@ class PoReport:
         supplier: Its SUPPLIER.
         message: Its ERROR_MESSAGE.
         at: Its LAST_PROCESSED.
-        attempts: How often it was taken up; without "started" events, how many results it has.
+        attempts: How often it was taken up; a result that no "started" came before is one too.
         interrupted: How many of those ended without a result.
         took_s: From the start to the result of its longest attempt, in seconds; None when the log does not tell.
         in_flight: Whether it was taken up and has no result yet.
@@ -338,7 +338,7 @@ def _pos(
                 supplier=shown(supplier),
                 message=shown(message),
                 at=shown(at),
-                attempts=story.started or story.results,
+                attempts=story.started + story.unannounced,
                 interrupted=story.interrupted,
                 took_s=story.took_s,
                 in_flight=key in flying,

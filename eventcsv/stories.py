@@ -28,6 +28,7 @@ class Story:
 
     started: int = 0
     results: int = 0
+    unannounced: int = 0
     interrupted: int = 0
     took_s: float | None = None
     begun: tuple[datetime | None, int] | None = None
@@ -106,6 +107,8 @@ class Stories:
             if took_s >= 0:  # a clock that was set back tells nothing
                 story.took_s = max(took_s, story.took_s or 0.0)
             story.begun = None
+        else:
+            story.unannounced += 1
         cells = {column_id(name): text for name, text in event.cells.items()}
         outcome = outcome_of(cells.get(_STATUS, ""), cells.get(_MESSAGE, ""), self._done)
         if outcome is Outcome.FAILED:

@@ -347,7 +347,7 @@
     };
     const option = ([value, name]) => el("option", { value }, name);
     const filters = [["", "All"], ["pending", "Not done"], ["failed", "Failed: not done, and says why"], ["retried", "Retried or interrupted"], ["interrupted", "Interrupted"], ["in flight", "In flight"]];
-    return titled("orders", "All POs", soft("Choose a PO to see its history."),
+    return titled("orders", "All POs", el("p", { class: "soft screen" }, "Choose a PO to see its history."),
       el("form", { class: "controls", role: "search", onsubmit: (event) => event.preventDefault() },
         el("div", null, el("label", { for: "search" }, "Search PO, status, supplier and message"), el("input", { id: "search", type: "search", autocomplete: "off", spellcheck: "false", oninput: typed })),
         el("div", null, el("label", { for: "filter" }, "Show"), el("select", { id: "filter", onchange: (event) => { state.filter = event.target.value; search(); } }, filters.map(option), el("optgroup", { label: "STATUS" }, data.by_status.map((item) => option([`status:${item.status}`, status(item.status)]))))),

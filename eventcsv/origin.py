@@ -288,7 +288,13 @@ class Origins:
 
     def _agrees(self, checkpoint: Checkpoint) -> bool:
         """Tell whether the log still is, byte for byte, what was folded into the views of a checkpoint."""
-        return all(self.log.crc(checkpoint.since, view.position) == view.crc for view in checkpoint.views)
+        start, crc = checkpoint.since, 0
+        for view in sorted(checkpoint.views, key=lambda view: view.position):
+            found = self.log.crc(start, view.position, crc)
+            if found != view.crc:
+                return False
+            start, crc = view.position, found
+        return True
 
     def is_base(self, backup: Backup) -> bool:
         """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NEW_FILE_MODE: Final = 0o600
 NEW_DIRECTORY_MODE: Final = 0o700
-READ_BYTES: Final = 32 << 20
+READ_BYTES: Final = 16 << 20
 
 # Resolved once: portalocker.lock() looks its locker up on every call, which costs 8 us of the 10 that an append takes.
 _flock = FlockLocker().locker
@@ -240,10 +240,18 @@ class Storage:
         finally:
             self.close(fd)
 
-    def pieces(self, fd: int, start_bytes: int, end_bytes: int) -> Iterator[bytes]:
-        """Yield the bytes from `start_bytes` to `end_bytes`, or to the end of the file when that comes first."""
+    def pieces(self, fd: int, start_bytes: int, end_bytes: int, *, most_bytes: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes from `start_bytes` to `end_bytes`, or to the end of the file when that comes first.
+
+        Args:
+            fd: The open file.
+            start_bytes: Where to begin.
+            end_bytes: Where to end.
+            most_bytes: How large a piece may be; by default as large as makes sense for what is parsed.
+        """
+        most_bytes = most_bytes or READ_BYTES
         while start_bytes < end_bytes:
-            piece = self.pread(fd, min(READ_BYTES, end_bytes - start_bytes), start_bytes)
+            piece = self.pread(fd, min(most_bytes, end_bytes - start_bytes), start_bytes)
             if not piece:
                 return
             yield piece

@@ -157,7 +157,7 @@ def _growth(figures: Figures, scale: Scale) -> Iterator[str]:
             continue
         fixed = f"{scale.rows:,} {growth.BY_ROWS if axis == growth.BY_EVENTS else growth.BY_EVENTS}"
         sizes = [f"{int(size):,}" for size, _ in next(iter(lines.values()))]
-        yield f"**How cost grows with {axis}** ({fixed}; medians). Slope of the line that fits best in log-log: "
+        yield f"**How cost grows with {axis}** ({fixed}; medians). Slope of the line that fits best in log-log:"
         yield "0 is constant, 1 is linear; the last column is between the two biggest sizes alone."
         yield ""
         yield f"| | {' | '.join(sizes)} | slope | last step |"

@@ -22,7 +22,7 @@ help:
 	@echo 'make soak MINUTES=10     work, kills and compactions for so long, with an eye on memory and open files'
 	@echo 'make check               lint and types'
 	@echo 'make bench               measure, in some minutes, and build benchmarks/README.md anew'
-	@echo 'make bench-full          the same with more rounds and up to ten million events; needs 12 GB of disk'
+	@echo 'make bench-full          the same with more rounds and up to ten million events; needs 6 GB of disk'
 	@echo 'make bench-check         see that nothing has become much slower, in half a minute'
 	@echo 'make clean               remove what these made, the data aside'
 

@@ -139,7 +139,7 @@ def checks(directory: Path) -> Iterator[Check]:
 
     yield Check(
         "compact() of 100 new events onto 10,000 POs against its reads, writes and syncs",
-        12,
+        20,
         15,
         lambda: compacted_s(live.OURS),
         lambda: compacted_s(live.FLOOR),

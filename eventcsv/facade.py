@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import orjson
 
+from eventcsv import checkpoint
 from eventcsv.errors import BackupError, EventCsvError, InvalidCsv, InvalidEvent
 from eventcsv.event import (
     BLANKS,
@@ -27,7 +29,7 @@ from eventcsv.event import (
     column_id,
     utc_text,
 )
-from eventcsv.log import Durability, FileLog
+from eventcsv.log import CHECKPOINT_NAME, Durability, FileLog
 from eventcsv.scan import events
 from eventcsv.session_lock import SessionLock
 from eventcsv.storage import Storage
@@ -315,9 +317,10 @@ class EventCsv:
             InvalidCsv: The CSV cannot be read, or is gone and has no backup.
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
         """
+        folded = self._compactor.peek()
         from eventcsv.progress import pending_of  # noqa: PLC0415  # the operator side
 
-        return pending_of(self._compactor.peek().table, done)
+        return pending_of(folded.table, done)
 
     def progress(self, *, done: Collection[str] = DONE) -> Progress:
         """Return how far the job is, by the log's present end. Writes nothing, and disturbs no session.
@@ -329,10 +332,10 @@ class EventCsv:
             InvalidCsv: The CSV cannot be read, or is gone and has no backup.
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
         """
-        from eventcsv.progress import measure  # noqa: PLC0415  # the operator side
-
         session = self._session_lock.holder()
         folded = self._compactor.peek()
+        from eventcsv.progress import measure  # noqa: PLC0415  # the operator side
+
         now = datetime.now(UTC)
         return measure(folded, self._log, session, csv_path=self.csv_path, done=done, now=now)
 
@@ -592,8 +595,16 @@ class EventCsv:
                     seen.add(event.id)
                     yield event
 
+    def _begin_to_check(self) -> None:
+        """Let a thread read what the checkpoint is about, while Polars is loaded."""
+        with suppress(EventCsvError, OSError):  # whatever is wrong is found, and told, by who goes by the checkpoint
+            saved = checkpoint.load(self._storage, os.path.join(self.log_dir, CHECKPOINT_NAME))
+            if saved:
+                self._log.begin_crc(saved.since, min(view.position for view in saved.views))
+
     @cached_property
     def _compactor(self) -> Compactor:
+        self._begin_to_check()
         from eventcsv.backup import BackupStore  # noqa: PLC0415  # the operator side loads Polars, a worker must not
         from eventcsv.compactor import Compactor  # noqa: PLC0415  # the same
         from eventcsv.origin import Origins  # noqa: PLC0415  # the same

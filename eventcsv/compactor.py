@@ -32,6 +32,7 @@ from eventcsv.folded import fold_onto
 from eventcsv.medium import network_file_system_of
 from eventcsv.origin import EDITED, EditedMeanwhile, Origins
 from eventcsv.publisher import Publisher
+from eventcsv.view import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -379,6 +380,9 @@ class Compactor:
 
 
 def _over_long(table: Table) -> Iterator[str]:
+    longest_bytes = table.rows.select(pl.max_horizontal(pl.all().str.len_bytes().max())).item()
+    if longest_bytes is None or longest_bytes <= LONGEST_CELL:  # as nearly always, and told at once
+        return
     lengths = table.rows_as_text().select(pl.all().str.len_chars())
     for index, name in enumerate(table.names):
         if (lengths[:, index].max() or 0) > LONGEST_CELL:  # type: ignore[operator]  # a number, or None
@@ -390,5 +394,7 @@ def _by_status(table: Table) -> dict[str, int]:
     column = table.index_of(COLUMNS["status"])
     if column is None:
         return {"": table.rows.height}
-    counts = table.texts(column).alias("status").value_counts().sort(["count", "status"], descending=[True, False])
+    raw = table.rows.get_column(str(column)).alias("status").value_counts()
+    texts = raw.select(text_of(pl.col("status")), "count").group_by("status").sum()
+    counts = texts.sort(["count", "status"], descending=[True, False])
     return {str(status): int(count) for status, count in counts.select(pl.col("status"), pl.col("count")).iter_rows()}

@@ -1,13 +1,12 @@
 """The fold: for each key and each column, the last event in the order of the log that sets the column wins.
 
 The only place that knows it. Pure: it is given chunks of the log, and a table, and returns a table. `bulk` parses what
-is beyond doubt; a chunk with damage in it is read line by line.
+is beyond doubt; few lines, and a chunk with damage in it, are read one by one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +29,8 @@ FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 """What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection"), full-width forms included."""
 
 _MERGE_ROWS: Final = 200_000
+FEW_LINES: Final = 500
+"""Up to so many lines are parsed one by one sooner than at once."""
 _MOVES: Final = [Kind.RESULT.value, Kind.STARTED.value]
 _COUNT: Final = "results"  # no column of an event's: those begin with SET
 
@@ -61,7 +62,7 @@ class Fold:
         self._table = table
         self._guard_formulas = guard_formulas
         self._row_keys = table.keys().alias("key")
-        self._keys = (self._row_keys if only is None else pl.Series(list(only), dtype=pl.String)).unique()
+        self._keys = self._row_keys if only is None else pl.Series(list(only), dtype=pl.String)
         self._target_of = {
             unguarded_id(name): index for index, name in reversed(list(enumerate(table.names))) if column_id(name)
         }
@@ -83,7 +84,7 @@ class Fold:
         """Fold one more chunk, of which all is known that can be told without parsing it."""
         if not bulk.crcs:
             return bulk.chunk.damage
-        frame = parsed(bulk)
+        frame = parsed(bulk) if len(bulk.crcs) > FEW_LINES else None
         if frame is not None:
             lines = cache(lambda: bulk.lines.split(b"\n"))
             self._add_frame(frame, lambda row: decode(lines()[row]))
@@ -164,14 +165,12 @@ class Fold:
             "key",
             *(raw_of(self._guarded(pl.col(name)), table.dialect).alias(f"new {to}") for to, name in sources.items()),
         )
-        joined = table.rows.with_columns(self._row_keys).join(new, on="key", how="left", maintain_order="left")
-        rows = joined.select(
-            [
-                pl.coalesce(f"new {name}", name).alias(name) if name in sources else pl.col(name)
-                for name in table.rows.columns
-            ]
-        )
-        return replace(table, rows=rows)
+        found = self._row_keys.to_frame().with_row_index("row").join(new, on="key", how="inner")
+        rows = table.rows
+        for to in sources:
+            cells = found.select("row", pl.col(f"new {to}").alias("cell")).drop_nulls()
+            rows = rows.with_columns(rows.get_column(to).clone().scatter(cells["row"], cells["cell"]))
+        return table.with_cells(rows)
 
     def _sources(self, last: pl.DataFrame) -> Iterator[tuple[str, str]]:
         """Yield each column of the table that a row gets a text in, and the column of `last` that has it."""

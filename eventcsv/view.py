@@ -13,6 +13,7 @@ import io
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -49,7 +50,7 @@ class Dialect:
     quotes_all: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A CSV in memory.
 
@@ -69,7 +70,19 @@ class Table:
 
     def keys(self) -> pl.Series:
         """Return each row's key without surrounding blanks."""
+        return self._keys
+
+    @cached_property
+    def _keys(self) -> pl.Series:
         return self.texts(self.key).str.strip_chars(BLANKS)
+
+    def with_cells(
+        self, rows: pl.DataFrame, *, header: tuple[str, ...] | None = None, names: tuple[str, ...] | None = None
+    ) -> Table:
+        """Return the table with other cells, or columns, but the same keys, which are not found out once more."""
+        changed = replace(self, rows=rows, header=header or self.header, names=names or self.names)
+        changed.__dict__["_keys"] = self._keys
+        return changed
 
     def texts(self, column: int) -> pl.Series:
         """Return the text of a column's cells."""
@@ -136,11 +149,10 @@ def with_columns_added(table: Table, names: Sequence[str]) -> Table:
     start = len(table.names)
     empty = '""' if table.dialect.quotes_all else ""
     added = [pl.lit(empty, pl.String).alias(str(start + index)) for index in range(len(names))]
-    return replace(
-        table,
+    return table.with_cells(
+        table.rows.with_columns(added),
         header=(*table.header, *(_cell_raw(name, table.dialect) for name in names)),
         names=(*table.names, *names),
-        rows=table.rows.with_columns(added),
     )
 
 

@@ -113,6 +113,7 @@ def test_reading_ahead_changes_nothing(csv_path: Path, job: EventCsv, monkeypatc
             job.compact()
     job.compact()
     expected = csv_path.read_bytes()
+    monkeypatch.setattr("eventcsv.fold.FEW_LINES", 0)
     for piece_bytes in (200, 1000, 5000):
         monkeypatch.setattr("eventcsv.storage.READ_BYTES", piece_bytes)
         monkeypatch.setattr("eventcsv.folded.READ_BYTES", piece_bytes)

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 MESSAGES = ("plain", 'with "quotes"; and\nnewlines', "emoji 💥", '{"v":1,"id":"x"}')
 
 
+@pytest.fixture(autouse=True)
+def _no_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read them at once, as many lines are; the way one by one is what that falls back on when there is damage."""
+    monkeypatch.setattr("eventcsv.fold.FEW_LINES", 0)
+
+
 @pytest.fixture
 def log_of_six(job: EventCsv) -> bytes:
     """A log of a header and six events, as bytes; the job has it on disk."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from zlib import crc32
 
 import pytest
@@ -16,6 +16,18 @@ from eventcsv.event import BLANKS, Event, Kind, column_id, encode, sealed
 from eventcsv.fold import FORMULA_STARTS, Fold
 from eventcsv.scan import Chunk
 from eventcsv.view import Table, parse, render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module", autouse=True, params=[0, 500], ids=["at once", "one by one"])
+def few_lines(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Few lines are read one by one; the promise is the same when they are not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eventcsv.fold.FEW_LINES", request.param)
+        yield
+
 
 HEADER = ("PO_NUMBER", "STATUS", "Supplier Segment", "note")
 KEYS = ("PO1", "PO2", " PO3 ", "PO2")

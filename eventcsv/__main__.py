@@ -1,11 +1,20 @@
 """`python -m eventcsv` is the command `eventcsv`."""
 
+from __future__ import annotations
+
+import signal
+
 
 def main() -> None:
     """Run the command line."""
+    # Until there is somebody who can say something, Ctrl-C ends this as it ends any program: without a traceback.
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Here and not above: a spawned worker imports this module first, and needs no command line.
     from eventcsv.cli import main as run  # noqa: PLC0415  # see above
 
+    signal.signal(signal.SIGINT, before)
     run()
 
 

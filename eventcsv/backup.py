@@ -240,9 +240,15 @@ class BackupStore:
         """
         data = self._storage.read(backup.path)
         if data is None:
-            raise BackupError(f"{backup.path}: the backup is gone; its metadata is still there")
+            raise BackupError(
+                f"{backup.path}: the backup is gone; its metadata is still there. "
+                "Take another one: eventcsv backup list"
+            )
         if sha256(data).hexdigest() != backup.sha256:
-            raise BackupError(f"{backup.path}: the backup is damaged: its SHA-256 is not that of its metadata")
+            raise BackupError(
+                f"{backup.path}: the backup is damaged: its SHA-256 is not that of its metadata. "
+                "Take another one: eventcsv backup list"
+            )
         return data
 
     def is_there(self, backup: Backup) -> bool:

@@ -7,13 +7,9 @@ fine, and said), 1 failed, 2 used wrongly, 3 finished but damage was found, 4 a 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import sys
-import threading
-import time
-import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,17 +18,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 import orjson
 import typer
+from typer.core import TyperGroup
 
-from eventcsv import terminal
-from eventcsv.errors import AppendError, EventCsvError, InvalidEvent, LockTimeout, SessionActive
+from eventcsv import debugging, terminal
+from eventcsv.errors import EventCsvError, InvalidEvent, LockTimeout, SessionActive
 from eventcsv.event import DEFAULT_KEY, DONE
 from eventcsv.facade import EventCsv
+from eventcsv.functions import named_function
 from eventcsv.logs import configure_logging
 from eventcsv.masking import escaped, masked
 from eventcsv.options import (
     BackupDir,
     BackupName,
     CsvPath,
+    Debug,
     Done,
     DurabilityOf,
     Json,
@@ -41,23 +40,21 @@ from eventcsv.options import (
     LogFile,
     LogLevel,
     Po,
+    finite,
     on_job,
 )
-from eventcsv.screen import own_screen
+from eventcsv.screen import can_be_drawn_on, own_screen
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from eventcsv.compactor import CompactResult
     from eventcsv.folded import ProgressCallback
-    from eventcsv.progress import Progress
+    from eventcsv.follow import Looks
     from eventcsv.scan import Damage
-    from eventcsv.screen import Screen
-    from eventcsv.session import Session
 
 _LOOK_S: Final = 1.0
-_LINE_EVERY_S: Final = 10.0
 
 
 class Exit(IntEnum):
@@ -70,7 +67,18 @@ class Exit(IntEnum):
     HELD = 4
 
 
+class _Commands(TyperGroup):
+    """The commands; Ctrl-C in one of them says what it means, where typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401  # a context of typer's, which it does not export
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("stopped; run it again to go on", Exit.FAILED)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -217,7 +225,13 @@ def run(
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="How many worker processes.")] = 1,
     timeout_s: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", min=0.001, help="How long a PO may take. [default: no limit]"),
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=0.001,
+            callback=finite,
+            help="How long a PO may take. [default: no limit]",
+        ),
     ] = None,
     interrupted: Annotated[
         Literal["retry", "hold"],
@@ -236,7 +250,10 @@ def run(
         str | None, typer.Option("--session", metavar="NAME", help="The session's name. [default: a random one]")
     ] = None,
     refresh_s: Annotated[
-        float, typer.Option("--refresh", metavar="SECONDS", min=0.01, help="How far CSV may be behind the log.")
+        float,
+        typer.Option(
+            "--refresh", metavar="SECONDS", min=0.01, callback=finite, help="How far CSV may be behind the log."
+        ),
     ] = 1.0,
     as_json: Json = False,
 ) -> None:
@@ -248,19 +265,26 @@ def run(
 
     Exit code 0 means that every PO of this run was worked on and none ended in ERROR or FAILED.
     """
+    from eventcsv.follow import Looks, following  # noqa: PLC0415  # the operator side
+    from eventcsv.session import check_callable  # noqa: PLC0415  # the same
+
     result, trouble = None, ""
     with own_screen() as screen:
-        process = _function(function, "MODULE:FUNCTION")
-        opening = _function(initializer, "--initializer") if initializer else None
+        process = named_function(function, "MODULE:FUNCTION")
+        opening = named_function(initializer, "--initializer") if initializer else None
+        try:
+            check_callable(process)
+        except EventCsvError as error:
+            raise typer.BadParameter(f"{function}: {error}", param_hint="MODULE:FUNCTION") from None
         try:
             session = job.session(session_id=session_id, refresh_s=refresh_s)
         except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+            raise typer.BadParameter(str(error), param_hint="--session") from None
         try:
             with session:
                 for line in terminal.session_lines(session.begun, session.backup, session.id):
                     _say(line)
-                with _following(job, session, done, screen):
+                with following(Looks(job, done), session, screen, _say):
                     result = session.run(
                         process,
                         workers=workers,
@@ -293,43 +317,6 @@ def run(
     raise typer.Exit(Exit.FAILED if failed else Exit.FINE)
 
 
-def _function(name: str, option: str) -> Callable[..., Any]:
-    """Import what MODULE:FUNCTION names."""
-    module_name, colon, path = name.partition(":")
-    if not colon or not path or not module_name:
-        raise typer.BadParameter(
-            f"has to be a module and a function, as jobs:download, not {name!r}", param_hint=option
-        )
-    if "/" in module_name or module_name.endswith(".py"):
-        better = Path(module_name).stem
-        raise typer.BadParameter(
-            f"{module_name!r} is a file; give the name of the module, {better}:{path}, and run it from its folder",
-            param_hint=option,
-        )
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise typer.BadParameter(
-                f"there is no module {module_name!r} in {os.getcwd()} or on Python's path", param_hint=option
-            ) from None
-        _fail(f"{module_name}: cannot be imported: {_blame(error)}", Exit.FAILED)
-    except Exception as error:  # noqa: BLE001  # a module may raise anything
-        _fail(f"{module_name}: cannot be imported: {_blame(error)}", Exit.FAILED)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise typer.BadParameter(f"{module_name} has no function {path!r}", param_hint=option)
-    return found  # type: ignore[no-any-return]  # it is callable, which is all that is known of it
-
-
-def _blame(error: Exception) -> str:
-    """Return an error of the caller's code with its place there."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return masked(f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})")
-
-
 # --- status, pending, history ------------------------------------------------------------------------------------
 
 
@@ -343,110 +330,32 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how far the job is: POs done and pending, rate, time left, failures. Writes nothing, disturbs no run."""
+    from eventcsv.follow import Looks  # noqa: PLC0415  # the operator side
+
     output = _Output(as_json)
-    progress = job.progress(done=done)
+    looks = Looks(job, done)
     if watch:
-        progress = _watch(job, progress, done, output)
+        _watch(looks, output)
     else:
-        output.show(dataclasses.asdict(progress), terminal.progress_lines(progress))
-    raise typer.Exit(Exit.DAMAGE if progress.damage else Exit.FINE)
+        output.show(dataclasses.asdict(looks.progress), terminal.progress_lines(looks.progress))
+    raise typer.Exit(Exit.DAMAGE if looks.damage else Exit.FINE)
 
 
-def _watch(job: EventCsv, progress: Progress, done: list[str], output: _Output) -> Progress:
-    from eventcsv.stopping import stop_signals  # noqa: PLC0415  # the operator side
+def _watch(looks: Looks, output: _Output) -> None:
+    from eventcsv.follow import LINE_EVERY_S, LOOK_S, watch_in_full_screen, watch_in_lines  # noqa: PLC0415  # with Polars
+    from eventcsv.fullscreen import has_full_screen  # noqa: PLC0415  # only a terminal needs rich
 
-    looks = _Looks(job, done, progress)
-    with stop_signals() as stop:
-        if sys.stdout.isatty() and not output.as_json:
-            from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
-
-            with Live(terminal.progress_view(progress), auto_refresh=False) as live:
-                while not stop.wait(_LOOK_S):
-                    looks.again()
-                    live.update(terminal.progress_view(looks.progress, trouble=looks.trouble), refresh=True)
-        else:
-            output.show(dataclasses.asdict(progress), iter([terminal.progress_line(progress)]))
-            while not stop.wait(_LOOK_S if output.as_json else _LINE_EVERY_S):
-                looks.again()
-                line = terminal.progress_line(looks.progress)
-                output.show(dataclasses.asdict(looks.progress), iter([looks.trouble or line]))
-    return looks.progress
+    if output.as_json:
+        watch_in_lines(looks, lambda line: _show_progress(looks, output, line), every_s=LOOK_S)
+    elif has_full_screen():
+        watch_in_full_screen(looks)
+        output.show({}, terminal.progress_lines(looks.progress))
+    else:
+        watch_in_lines(looks, lambda line: _show_progress(looks, output, line), every_s=LINE_EVERY_S)
 
 
-class _Looks:
-    """How far a job is, look by look; what keeps the present one from answering is in `trouble`."""
-
-    def __init__(self, job: EventCsv, done: list[str], progress: Progress) -> None:
-        self.progress = progress
-        self.trouble = ""
-        self._job = job
-        self._done = done
-
-    def again(self) -> None:
-        try:
-            self.progress = self._job.progress(done=self._done)
-            self.trouble = ""
-        except (EventCsvError, OSError) as error:  # the operator will mend it
-            self.trouble = f"{masked(str(error))}. Results go on into the log"
-
-
-@contextmanager
-def _following(job: EventCsv, session: Session, done: list[str], screen: Screen | None) -> Iterator[None]:
-    """Show on standard error how far a run is: live on a terminal, otherwise a line now and then."""
-    ended = threading.Event()
-    looks = _Looks(job, done, job.progress(done=done))
-    arguments = (looks, session, ended, screen)
-    follower = threading.Thread(target=_follow_live if screen else _follow_in_lines, args=arguments, daemon=True)
-    follower.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        follower.join()
-
-
-def _follow_live(looks: _Looks, session: Session, ended: threading.Event, screen: Screen) -> None:
-    from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
-
-    # What is printed has its own way to the screen.
-    redirected = False
-    with Live(
-        console=screen.console,
-        auto_refresh=False,
-        transient=True,
-        redirect_stdout=redirected,
-        redirect_stderr=redirected,
-    ) as live:
-        while not ended.is_set():
-            looks.again()
-            view = terminal.progress_view(looks.progress, stopping=_is_stopping(session), trouble=looks.trouble)
-            live.update(view, refresh=True)
-            ended.wait(_LOOK_S)
-
-
-def _follow_in_lines(looks: _Looks, session: Session, ended: threading.Event, _screen: None) -> None:
-    said: set[str] = set()
-
-    def say_once(text: str) -> None:
-        if text not in said:
-            said.add(text)
-            _say(text)
-
-    due_s = time.monotonic() + _LINE_EVERY_S
-    while not ended.wait(_LOOK_S):
-        if _is_stopping(session):
-            say_once(terminal.STOPPING)
-        if time.monotonic() > due_s:
-            due_s += _LINE_EVERY_S
-            looks.again()
-            if looks.trouble:
-                say_once(f"eventcsv: {looks.trouble}")
-            else:
-                _say(terminal.progress_line(looks.progress))
-
-
-def _is_stopping(session: Session) -> bool:
-    return bool(session.stop and session.stop.is_set())
+def _show_progress(looks: Looks, output: _Output, line: str) -> None:
+    output.show(dataclasses.asdict(looks.progress), iter([line]))
 
 
 @app.command(epilog="Example: `eventcsv pending data/input/input.csv | xargs -n 1 ./download.sh`")
@@ -570,6 +479,7 @@ def emit(
     durability: DurabilityOf = "disk",
     key: Key = DEFAULT_KEY,
     lock_timeout_s: LockTimeoutS = 30.0,
+    debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
     as_json: Json = False,
 ) -> None:
     """Append one result to the event log of CSV. Once this returns 0, the result survives a power cut.
@@ -749,6 +659,7 @@ def _top(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     log_level: LogLevel = None,
     log_file: LogFile = None,
+    debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
 ) -> None:
     if version:
         typer.echo(f"eventcsv {__version__}")
@@ -759,7 +670,7 @@ def _top(
 @contextmanager
 def _folding_bar(what: str = "folding") -> Iterator[ProgressCallback | None]:
     """Show a bar on a terminal once the work takes long enough to wonder."""
-    if not sys.stderr.isatty():
+    if not can_be_drawn_on(sys.stderr.fileno()):
         yield None
         return
     from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
@@ -781,30 +692,46 @@ def _fail(text: str, code: Exit) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line; every foreseeable error becomes one line on standard error and an exit code."""
+    """Run the command line; every error becomes one line on standard error and an exit code."""
     try:
         try:
             _mend_streams()
+            _check_folder()
             app(standalone_mode=True)
-        except (LockTimeout, SessionActive) as error:
-            _exit(str(error), Exit.HELD)
-        except AppendError as error:
-            _exit(str(error), Exit.HELD if isinstance(error.__cause__, LockTimeout) else Exit.FAILED)
-        except InvalidEvent as error:
-            _exit(f"{error}. Nothing was written", Exit.USAGE)
-        except EventCsvError as error:
-            _exit(str(error), Exit.FAILED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(Exit.FAILED)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            _exit(
-                f"{where}{error.strerror or error}. Nothing was half-written; mend the cause and run it again",
-                Exit.FAILED,
-            )
+        except Exception as error:  # noqa: BLE001  # nobody may be left with a traceback that did not ask for one
+            for line in debugging.details(error):
+                _say(line)
+            _exit(*_told(error))
     except KeyboardInterrupt:
         _exit("stopped; run it again to go on", Exit.FAILED)
+
+
+def _told(error: Exception) -> tuple[str, Exit]:
+    """Return what to say of an error, and its exit code."""
+    match error:
+        case InvalidEvent():
+            return f"{error}. Nothing was written", Exit.USAGE
+        case EventCsvError():
+            held = isinstance(error, (LockTimeout, SessionActive)) or isinstance(error.__cause__, LockTimeout)
+            return str(error), Exit.HELD if held else Exit.FAILED
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            what = error.strerror or error
+            return f"{where}{what}. Nothing was half-written; mend the cause and run it again", Exit.FAILED
+        case MemoryError():
+            return "there is not enough memory. Nothing was half-written; close something and run it again", Exit.FAILED
+    return debugging.unforeseen(error), Exit.FAILED
+
+
+def _check_folder() -> None:
+    """Refuse to work from a folder that is gone: no relative path means anything there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        _exit("the folder that this was called from is gone. Change to one that is there: cd", Exit.FAILED)
 
 
 def _mend_streams() -> None:

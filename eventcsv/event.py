@@ -30,6 +30,9 @@ FORMAT_VERSION: Final = 1
 MAX_LINE_BYTES: Final = 1 << 20
 DEFAULT_KEY: Final = "PO_NUMBER"
 
+WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+"""What .xlsx and .xls begin with, which people take for CSVs."""
+
 BLANKS: Final = " \t\n\v\f\r\x85\xa0\u1680\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200C)))
 """What does not count at either end of a key or a column name: white space, and what looks like nothing at all."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -21,6 +22,7 @@ from eventcsv.event import (
     COLUMNS,
     DEFAULT_KEY,
     DONE,
+    WORKBOOKS,
     Event,
     Kind,
     Status,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from eventcsv.report import Report
     from eventcsv.scan import Damage, Position
     from eventcsv.session import Session
+    from eventcsv.session_lock import Holder
     from eventcsv.verify import VerifyReport
 
 CSV_VARIABLE = "EVENTCSV_CSV"
@@ -254,6 +257,8 @@ class EventCsv:
             head = self._storage.pread(fd, _HEAD_BYTES, 0)
         finally:
             self._storage.close(fd)
+        if head.startswith(WORKBOOKS):
+            raise InvalidCsv(f"{self.csv_path}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8'")
         line = head.decode("utf-8-sig", errors="replace").partition("\n")[0]
         if "\0" not in line and line.strip() and column_id(self.key) not in line.casefold():
             raise InvalidCsv(
@@ -332,12 +337,20 @@ class EventCsv:
             InvalidCsv: The CSV cannot be read, or is gone and has no backup.
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
         """
-        session = self._session_lock.holder()
+        session = self.session_holder()
         folded = self._compactor.peek()
         from eventcsv.progress import measure  # noqa: PLC0415  # the operator side
 
         now = datetime.now(UTC)
-        return measure(folded, self._log, session, csv_path=self.csv_path, done=done, now=now)
+        progress = measure(folded, self._log, session, csv_path=self.csv_path, done=done, now=now)
+        active = self._log.path(folded.end.position.segment)
+        return replace(
+            progress, csv_written_at=self._written_at(self.csv_path), log_written_at=self._written_at(active)
+        )
+
+    def _written_at(self, path: str) -> str | None:
+        status = self._storage.stat(path)
+        return utc_text(datetime.fromtimestamp(status.st_mtime, UTC), timespec="seconds") if status else None
 
     def session(self, *, session_id: str | None = None, refresh_s: float = 1.0) -> Session:
         """Return a session, a context manager: a backup, a CSV that is kept current, and `Session.run`.
@@ -560,6 +573,10 @@ class EventCsv:
             force=force,
             storage=self._storage,
         )
+
+    def session_holder(self) -> Holder | None:
+        """Return the session that is at work now, or None. Disturbs nobody and writes nothing."""
+        return self._session_lock.holder()
 
     def fingerprint(self) -> tuple[object, ...]:
         """Return something that changes when the log grows or the CSV is edited, at the cost of some system calls."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import inspect
+import threading
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from eventcsv import debugging
 from eventcsv.event import DEFAULT_KEY
 from eventcsv.facade import EventCsv
 from eventcsv.log import Durability
@@ -35,6 +37,13 @@ def _known_encoding(name: str | None) -> str | None:
     except LookupError:
         raise typer.BadParameter(f"there is no {name!r}; try cp1252, utf-16, latin-1 or utf-8") from None
     return name
+
+
+def finite(seconds: float | None) -> float | None:
+    """Check a time; nan and inf are numbers to a parser."""
+    if seconds is not None and not seconds <= threading.TIMEOUT_MAX:
+        raise typer.BadParameter(f"has to be a number of seconds, at most {threading.TIMEOUT_MAX:.0f}, not {seconds}")
+    return seconds
 
 
 _PANEL: Final = "Which CSV, and how to read it"
@@ -88,6 +97,7 @@ LockTimeoutS = Annotated[
         metavar="SECONDS",
         envvar="EVENTCSV_LOCK_TIMEOUT_S",
         min=0.0,
+        callback=finite,
         help="How long to wait while another process holds the lock.",
         rich_help_panel=_PANEL,
     ),
@@ -113,6 +123,15 @@ LogFile = Annotated[
     Path | None,
     typer.Option("--log-file", metavar="FILE", help="Log as JSON, to the end of FILE instead of standard error."),
 ]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        envvar=debugging.VARIABLE,
+        callback=debugging.turn_on,
+        help="Show the traceback of an error, too, with secrets masked.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 
@@ -127,6 +146,7 @@ def _job(
     encoding: Encoding = None,
     guard_formulas: Formulas = True,
     lock_timeout_s: LockTimeoutS = 30.0,
+    debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
 ) -> EventCsv:
     if log_level or log_file:
         configure_logging(log_level, log_file)

@@ -62,6 +62,8 @@ class Progress:
         behind: How many results are in the log and not yet in the CSV.
         damage: What is damaged in that part of the log.
         torn: The lines in it, or behind it, that a crash had cut off.
+        csv_written_at: When the CSV was last written, by whomever, ISO 8601 in UTC; None when it is gone.
+        log_written_at: The same of the log; None without one.
     """
 
     csv_path: str
@@ -78,6 +80,8 @@ class Progress:
     behind: int
     damage: tuple[Damage, ...]
     torn: tuple[Damage, ...]
+    csv_written_at: str | None = None
+    log_written_at: str | None = None
 
 
 def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:

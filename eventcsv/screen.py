@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.live import Live
 
 _LOOK_S: Final = 0.2
+
+
+def can_be_drawn_on(fd: int) -> bool:
+    """Tell whether a descriptor is a terminal in which more can be done than to add lines."""
+    return os.isatty(fd) and os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,34 @@ class Screen:
 
     console: Console
 
+    def live(self) -> Live:
+        """Return what draws a view below whatever is printed."""
+        from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
+
+        # What is printed has its own way to the screen.
+        redirected = False
+        return Live(
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=redirected,
+            redirect_stderr=redirected,
+        )
+
+    def resize(self) -> tuple[int, int]:
+        """Return how many columns and lines there are at this moment, and draw accordingly from now on."""
+        with suppress(OSError):
+            size = os.get_terminal_size(self.console.file.fileno())
+            if size.columns and size.lines:
+                self.console.size = size
+        return self.console.size
+
 
 @contextmanager
 def own_screen() -> Iterator[Screen | None]:
     """Send what this process and its children print to standard error; on a terminal, give the terminal itself."""
     try:
-        is_terminal = os.isatty(2)
+        is_terminal = can_be_drawn_on(2)
         kept = {number: os.dup(number) for number in (1, 2)}
     except OSError:  # one of them is closed
         yield None

@@ -223,7 +223,7 @@ class Session:
         self, work: Work, workers: int, timeout_s: float | None, done: Collection[str], *, hold: bool
     ) -> RunResult:
         clock = time.perf_counter()
-        _check_callable(work)
+        check_callable(work.process)
         _check_importable(work)
         run = Run(self._job, self._compactor, self._view_changed, done, hold=hold)
         size = min(workers, max(1, len(run.todo)))
@@ -238,19 +238,26 @@ class Session:
         return run.result(stopped=stop.reason or run.hopeless or None, duration_s=time.perf_counter() - clock)
 
 
-def _check_callable(work: Work) -> None:
-    """Refuse early what no worker could call."""
+def check_callable(process: Process) -> None:
+    """Refuse early what no worker could call.
+
+    Raises:
+        EventCsvError: It is a coroutine or a generator, or does not take a PO and its row.
+    """
     for is_other in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
-        if is_other(work.process):
+        if is_other(process):
             raise EventCsvError("process: has to be a plain function; wrap a coroutine in asyncio.run()")
     try:
-        signature = inspect.signature(work.process)
+        signature = inspect.signature(process)
     except ValueError:  # a function of C that does not tell
         return
     try:
         signature.bind("", {})
     except TypeError as error:
-        raise EventCsvError(f"process: is called with a PO and its row, and does not take them: {error}") from None
+        raise EventCsvError(
+            f"process: is called with a PO and its row, and does not take them: {error}. "
+            "Define it as def download(key, row)"
+        ) from None
 
 
 def _check_importable(work: Work) -> None:

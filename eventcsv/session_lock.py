@@ -77,7 +77,7 @@ class SessionLock:
 
     def holder(self) -> Holder | None:
         """Return the session that is at work now, or None. Disturbs nobody and writes nothing."""
-        if not self._storage.check_regular(self._path):
+        if not self._storage.has_directory(os.path.dirname(self._path)) or not self._storage.check_regular(self._path):
             return None
         fd = self._storage.open_ours(self._path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What the commands say: results as lines of a label and a text, and the live view of a run. Prints nothing itself."""
+"""What the commands say: results as lines of a label and a text. Prints nothing itself; `dashboard` has the view."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.event import Status
-from eventcsv.masking import escaped, masked
+from eventcsv.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from rich.console import RenderableType
 
     from eventcsv.backup import Backup
     from eventcsv.compactor import CompactResult
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 10
 STOPPING: Final = "stopping once what is in flight is finished; Ctrl-C again stops now"
-_SHOWN_IN_VIEW: Final = 5
 _MEGABYTE: Final = 1_000_000
 _KILOBYTE: Final = 1_000
 _WIDEST_MESSAGE: Final = 160
@@ -44,16 +41,16 @@ def compaction_lines(result: CompactResult) -> Iterator[str]:
     yield f"{near(result.csv_path)} {state}"
     yield _line("rows", f"{result.rows:,}, by status: {_statuses(result.by_status)}")
     place = f"the log's end (segment {result.position.segment}, byte {result.position.offset_bytes:,})"
-    yield _line("folded", f"{result.events:,} {_plural('event', result.events)}, up to {place}")
+    yield _line("folded", f"{result.events:,} {plural('event', result.events)}, up to {place}")
     if result.rebuilt:
         yield _line("rebuilt", result.rebuilt)
     if result.edited:
         yield _line("edited", "the CSV was edited since the last time; the edits were kept, and a copy as a backup")
     if result.stale:
-        count = f"{result.stale:,} {_plural('event', result.stale)}"
+        count = f"{result.stale:,} {plural('event', result.stale)}"
         yield _line("", f"{count} that the edited version did not show were folded again: an editor does not reload")
     if result.added_columns:
-        yield _line("added", f"{_plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
+        yield _line("added", f"{plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
     yield from _log_lines(result)
     if result.base:
         yield _line("backup", f"{near(result.base.path)} ({result.base.reason})")
@@ -66,15 +63,15 @@ def _log_lines(result: CompactResult) -> Iterator[str]:
     """Say what the log holds beside what was folded."""
     if result.unknown:
         count = sum(result.unknown.values())
-        keys = _few(list(result.unknown))
-        yield _line("unknown", f"{count:,} {_plural('event', count)} for keys that are in no row: {keys}")
+        keys = few(list(result.unknown))
+        yield _line("unknown", f"{count:,} {plural('event', count)} for keys that are in no row: {keys}")
         yield _line("", "kept in the log, and folded once there is a row. A typo, blanks or lost leading zeros?")
     if result.over_long:
         yield _line(
-            "long cells", f"more than a spreadsheet can hold, which would cut them: {_few(list(result.over_long))}"
+            "long cells", f"more than a spreadsheet can hold, which would cut them: {few(list(result.over_long))}"
         )
     if result.late:
-        yield _line("late", f"results recorded before their rows were added: {_few(list(result.late))}")
+        yield _line("late", f"results recorded before their rows were added: {few(list(result.late))}")
     yield from _findings(result.torn, result.damage)
 
 
@@ -89,14 +86,16 @@ def near(path: str) -> str:
 
 
 def _statuses(by_status: dict[str, int]) -> str:
-    return _few([f"{status or '(none yet)'} {count:,}" for status, count in by_status.items()]) or "no rows"
+    return few([f"{status or '(none yet)'} {count:,}" for status, count in by_status.items()]) or "no rows"
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+def few(names: list[str], shown: int = SHOWN) -> str:
+    """Name the first few of many."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
-def _plural(noun: str, count: int) -> str:
+def plural(noun: str, count: int) -> str:
+    """Return a noun as it stands after a count."""
     return noun if count == 1 else f"{noun}s"
 
 
@@ -107,9 +106,9 @@ def is_news(result: CompactResult) -> bool:
 
 def summary(result: CompactResult) -> str:
     """Say what a compaction did in one line."""
-    parts = [f"+{result.events:,} {_plural('event', result.events)}"]
+    parts = [f"+{result.events:,} {plural('event', result.events)}"]
     parts += [f"{len(result.damage)} damaged"] * bool(result.damage)
-    parts += [f"for keys in no row: {_few(list(result.unknown))}"] * bool(result.unknown)
+    parts += [f"for keys in no row: {few(list(result.unknown))}"] * bool(result.unknown)
     parts += ["edits kept"] * result.edited
     parts += [f"{result.stale:,} folded again, not in the edited version"] * bool(result.stale)
     parts += [f"rebuilt: {result.rebuilt}"] * bool(result.rebuilt)
@@ -129,9 +128,9 @@ def event_lines(event: Event) -> Iterator[str]:
 
 def progress_lines(progress: Progress) -> Iterator[str]:
     """Say how far a job is."""
-    yield f"{near(progress.csv_path)}: {_done(progress)}, {progress.pending:,} pending"
+    yield f"{near(progress.csv_path)}: {done_of(progress)}, {progress.pending:,} pending"
     yield _line("by status", _statuses(progress.by_status))
-    yield _line("rate", _rate(progress))
+    yield _line("rate", rate_of(progress))
     yield _line("session", _session(progress))
     if progress.in_flight:
         yield _line("in flight", _flights(progress, SHOWN))
@@ -140,10 +139,10 @@ def progress_lines(progress: Progress) -> Iterator[str]:
         for failure in progress.failures[-SHOWN:]:
             yield _line("", _failure(failure))
     if progress.behind:
-        results = f"{progress.behind:,} {_plural('result', progress.behind)}"
+        results = f"{progress.behind:,} {plural('result', progress.behind)}"
         yield _line("CSV", f"{results} behind the log; eventcsv compact brings it up to date")
     if progress.unknown:
-        yield _line("unknown", f"{progress.unknown:,} {_plural('key', progress.unknown)} with results and no row")
+        yield _line("unknown", f"{progress.unknown:,} {plural('key', progress.unknown)} with results and no row")
     yield from _findings(progress.torn, progress.damage)
 
 
@@ -160,53 +159,56 @@ def _findings(torn: Sequence[Damage], damage: Sequence[Damage]) -> Iterator[str]
 
 def export_lines(result: ExportResult) -> Iterator[str]:
     """Say what an export wrote."""
-    size = f"{result.rows:,} {_plural('row', result.rows)}, {result.columns:,} {_plural('column', result.columns)}"
+    size = f"{result.rows:,} {plural('row', result.rows)}, {result.columns:,} {plural('column', result.columns)}"
     yield f"{near(result.path or '-')}: {size}, {result.size_bytes / _KILOBYTE:,.1f} kB"
     if result.cut:
-        yield _line("cut", f"more than a cell of Excel can hold, and marked there: {_few(list(result.cut))}")
+        yield _line("cut", f"more than a cell of Excel can hold, and marked there: {few(list(result.cut))}")
         yield _line("", "the CSV has all of it, and so has an export to .parquet or .jsonl")
     yield from _findings(result.torn, result.damage)
 
 
 def import_lines(result: ImportResult) -> Iterator[str]:
     """Say what an import wrote."""
-    size = f"{result.rows:,} {_plural('row', result.rows)}, {result.columns:,} {_plural('column', result.columns)}"
+    size = f"{result.rows:,} {plural('row', result.rows)}, {result.columns:,} {plural('column', result.columns)}"
     yield f"{near(result.csv_path)}: {size}"
     yield _line("from", f"{near(result.workbook)}, sheet {result.sheet!r}, header in row {result.header_row:,}")
     if result.other_sheets:
-        yield _line("not read", f"{_plural('sheet', len(result.other_sheets))} {_few(list(result.other_sheets))}")
+        yield _line("not read", f"{plural('sheet', len(result.other_sheets))} {few(list(result.other_sheets))}")
     if result.without_key:
-        yield _line("no key", f"in row {_few([str(row) for row in result.without_key])}: no result can be theirs")
+        yield _line("no key", f"in row {few([str(row) for row in result.without_key])}: no result can be theirs")
     if result.repeated:
         keys = [f"{key} ({count:,} rows)" for key, count in result.repeated.items()]
-        yield _line("repeated", f"{_few(keys)}: a result goes to each of the rows")
+        yield _line("repeated", f"{few(keys)}: a result goes to each of the rows")
     if result.rounded:
-        yield _line("rounded", f"{_few(list(result.rounded))}: more than 15 digits, and Excel had kept 15 of them")
+        yield _line("rounded", f"{few(list(result.rounded))}: more than 15 digits, and Excel had kept 15 of them")
         yield _line("", "if they are numbers of orders, format the cells as text in Excel and type them again")
 
 
 def progress_line(progress: Progress) -> str:
     """Say how far a job is in one line, for logs."""
-    parts = [_done(progress), _rate(progress)]
+    parts = [done_of(progress), rate_of(progress)]
     parts += [f"{len(progress.failures):,} failed"] * bool(progress.failures)
     parts += [f"{len(progress.damage):,} damaged"] * bool(progress.damage)
     return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}"
 
 
-def _done(progress: Progress) -> str:
+def done_of(progress: Progress) -> str:
+    """Say how many POs are done."""
     share = f" ({100 * progress.done // progress.total} %)" if progress.total else ""  # 100 % is for all of them
-    return f"{progress.done:,} of {progress.total:,} {_plural('PO', progress.total)} done{share}"
+    return f"{progress.done:,} of {progress.total:,} {plural('PO', progress.total)} done{share}"
 
 
-def _rate(progress: Progress) -> str:
+def rate_of(progress: Progress) -> str:
+    """Say how fast it goes, and how long it will take."""
     if not progress.rate_per_min:
         return "no results in the last minute"
     rate = f"{progress.rate_per_min:,.0f} a minute"
     moves = progress.session and progress.pending and progress.eta_s is not None
-    return f"{rate}, about {_time(progress.eta_s or 0.0)} left" if moves else rate
+    return f"{rate}, about {duration(progress.eta_s or 0.0)} left" if moves else rate
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))
 
 
@@ -219,7 +221,7 @@ def _flights(progress: Progress, shown: int) -> str:
     now = datetime.now(UTC)
     flights = [f"{item.key} ({_since(item, now)})" for item in progress.in_flight]
     what = "" if progress.session else "when the last run died: "
-    return what + ", ".join(flights[:shown]) + (f" and {len(flights) - shown:,} more" if len(flights) > shown else "")
+    return what + few(flights, shown)
 
 
 def _since(item: InFlight, now: datetime) -> str:
@@ -227,49 +229,17 @@ def _since(item: InFlight, now: datetime) -> str:
         age_s = (now - datetime.fromisoformat(item.ts)).total_seconds()
     except (ValueError, TypeError):
         return item.ts
-    return f"for {_time(max(0.0, age_s))}"
+    return f"for {duration(max(0.0, age_s))}"
 
 
 def _failure(failure: Failure) -> str:
-    return f"{failure.key}: {failure.status or '(none yet)'}  {_message(failure.message)}"
+    return f"{failure.key}: {failure.status or '(none yet)'}  {message_of(failure.message)}"
 
 
-def _message(text: str) -> str:
+def message_of(text: str) -> str:
+    """Return an ERROR_MESSAGE as it may be shown."""
     shown = masked(text)
     return shown if len(shown) <= _WIDEST_MESSAGE else f"{shown[: _WIDEST_MESSAGE - 3]}..."
-
-
-def progress_view(progress: Progress, *, stopping: bool = False, trouble: str = "") -> RenderableType:
-    """Draw how far a job is, for a terminal that is drawn anew again and again."""
-    from rich.console import Group  # noqa: PLC0415  # only a terminal needs it
-    from rich.progress_bar import ProgressBar  # noqa: PLC0415  # the same
-    from rich.table import Table  # noqa: PLC0415  # the same
-    from rich.text import Text  # noqa: PLC0415  # the same
-
-    def row(label: str, text: str, style: str = "") -> None:
-        grid.add_row(Text(label, style="dim"), Text(escaped(text), style=style, no_wrap=True, overflow="ellipsis"))
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(width=9)
-    grid.add_column(ratio=1)
-    row("by status", _statuses(progress.by_status))
-    row("rate", _rate(progress))
-    if progress.in_flight:
-        row("in flight", _flights(progress, _SHOWN_IN_VIEW))
-    for failure in progress.failures[-_SHOWN_IN_VIEW:]:
-        row("failed", _failure(failure), "yellow")
-    for item in progress.damage[:_SHOWN_IN_VIEW]:
-        row("damage", str(item), "red")
-    if trouble:
-        grid.add_row(Text("CSV", style="dim"), Text(escaped(trouble), style="red"))
-    if stopping:
-        row("", STOPPING, "bold")
-    head = Table.grid(padding=(0, 2), expand=True)
-    head.add_column(no_wrap=True)
-    head.add_column(ratio=1)
-    bar = ProgressBar(total=max(1, progress.total), completed=progress.done)
-    head.add_row(Text(escaped(_done(progress)), style="bold"), bar)
-    return Group(Text(escaped(near(progress.csv_path)), style="dim", no_wrap=True, overflow="ellipsis"), head, grid)
 
 
 # --- a run, backups, verify, prune -------------------------------------------------------------------------------
@@ -279,7 +249,7 @@ def session_lines(begun: CompactResult, backup: Backup, session: str) -> Iterato
     """Say how a session began."""
     yield f"session {session}: the CSV as it is now was kept as {near(backup.path)}"
     if begun.events:
-        yield f"  {begun.events:,} {_plural('event', begun.events)} that an earlier run had left in the log came first"
+        yield f"  {begun.events:,} {plural('event', begun.events)} that an earlier run had left in the log came first"
     yield from _findings(begun.torn, begun.damage)
 
 
@@ -287,10 +257,10 @@ def run_lines(
     csv_path: str, result: RunResult, progress: Progress | None, backup: Backup, trouble: str
 ) -> Iterator[str]:
     """Say what a run did; without progress, the trouble with the CSV that keeps it from being known."""
-    state = f"{_done(progress)}, {progress.pending:,} pending" if progress else "could not be brought up to date"
+    state = f"{done_of(progress)}, {progress.pending:,} pending" if progress else "could not be brought up to date"
     yield f"{near(csv_path)}: {state}"
     counts = f": {_statuses(result.by_status)}" if result.processed else ""
-    yield _line("processed", f"{result.processed:,} in {_time(result.duration_s)}{counts}")
+    yield _line("processed", f"{result.processed:,} in {duration(result.duration_s)}{counts}")
     if progress:
         yield _line("by status", _statuses(progress.by_status))
     if trouble:
@@ -310,22 +280,22 @@ def _left_over_lines(result: RunResult) -> Iterator[str]:
     """Say what became of the POs that an earlier run had left in flight."""
     again = [key for key in result.interrupted if key not in result.held]
     if again:
-        yield _line("retried", f"{len(again):,} in flight when the last run died: {_few(again)}")
+        yield _line("retried", f"{len(again):,} in flight when the last run died: {few(again)}")
     if result.held:
-        yield _line("held", f"{len(result.held):,} in flight when the last run died: {_few(list(result.held))}")
+        yield _line("held", f"{len(result.held):,} in flight when the last run died: {few(list(result.held))}")
         yield _line("", "see whether their work was done, and set STATUS; or run with --interrupted retry")
 
 
 def _failed_lines(result: RunResult) -> Iterator[str]:
     """Say what failed."""
     if result.refused:
-        keys = _few([repr(key) for key in result.refused])
+        keys = few([repr(key) for key in result.refused])
         yield _line("refused", f"{len(result.refused):,} with control characters in the key; mend them: {keys}")
     if result.lost_workers:
-        lost = f"{result.lost_workers:,} {_plural('worker', result.lost_workers)}"
+        lost = f"{result.lost_workers:,} {plural('worker', result.lost_workers)}"
         yield _line("lost", f"{lost}, each with its own PO only")
     for outcome in result.failed[:SHOWN]:
-        yield _line("failed", f"{outcome.key}: {outcome.status}  {_message(outcome.message)}")
+        yield _line("failed", f"{outcome.key}: {outcome.status}  {message_of(outcome.message)}")
     if len(result.failed) > SHOWN:
         yield _line("", f"and {len(result.failed) - SHOWN:,} more; eventcsv status shows the latest, --json all")
     for outcome in result.unrecorded[:SHOWN]:
@@ -346,10 +316,10 @@ def backup_lines(backups: list[Backup], directory: str) -> Iterator[str]:
 def verify_lines(report: VerifyReport) -> Iterator[str]:
     """Say what was checked, and what was found."""
     count = len(report.findings)
-    state = f"{count:,} {_plural('finding', count)}" if count else "nothing is wrong"
+    state = f"{count:,} {plural('finding', count)}" if count else "nothing is wrong"
     yield f"{near(report.csv_path)}: {state}"
-    segments = f"{report.segments:,} {_plural('segment', report.segments)}"
-    yield _line("log", f"{segments}, {report.lines:,} {_plural('line', report.lines)}, {_size(report.size_bytes)}")
+    segments = f"{report.segments:,} {plural('segment', report.segments)}"
+    yield _line("log", f"{segments}, {report.lines:,} {plural('line', report.lines)}, {_size(report.size_bytes)}")
     yield _line("backups", f"{report.backups:,}")
     yield _line("CSV", report.view)
     yield from _findings(report.torn, ())
@@ -361,11 +331,11 @@ def verify_lines(report: VerifyReport) -> Iterator[str]:
 def report_lines(report: Report, path: str, size_bytes: int) -> Iterator[str]:
     """Say what a report holds, and where it is."""
     total = len(report.pos)
-    done = f"{report.done:,} of {total:,} {_plural('PO', total)} done"
+    done = f"{report.done:,} of {total:,} {plural('PO', total)} done"
     yield f"{near(os.path.abspath(path))}: {done}; open it in a browser"
     alike = len(report.failures)
-    groups = f"; {alike:,} {_plural('message', alike)} in all, retried ones included" if alike else ""
-    yield _line("failed", f"{report.failed:,} {_plural('PO', report.failed)}{groups}")
+    groups = f"; {alike:,} {plural('message', alike)} in all, retried ones included" if alike else ""
+    yield _line("failed", f"{report.failed:,} {plural('PO', report.failed)}{groups}")
     yield _line("retried", f"{report.retried:,}, of which {report.recovered:,} are done")
     yield _line("size", f"{_size(size_bytes)}, with the history of each PO")
     if report.masked:
@@ -382,14 +352,14 @@ def prune_lines(result: PruneResult) -> Iterator[str]:
     if not count:
         yield f"{near(result.log)}: every segment is needed, nothing {verb}"
     else:
-        yield f"{near(result.log)}: {count:,} {_plural('segment', count)}, {_size(result.size_bytes)}, {verb}"
-        yield _line("segments", _few(list(result.removed)))
+        yield f"{near(result.log)}: {count:,} {plural('segment', count)}, {_size(result.size_bytes)}, {verb}"
+        yield _line("segments", few(list(result.removed)))
     if result.needed_by:
         yield _line("kept", f"{result.kept:,}, from where {result.needed_by.name} goes on")
     else:
         yield _line("kept", f"{result.kept:,}, as there is no backup yet that a replay could start from")
     if count and result.unknown:
-        keys = f"{result.unknown:,} {_plural('key', result.unknown)} with results and no row"
+        keys = f"{result.unknown:,} {plural('key', result.unknown)} with results and no row"
         yield _line("unknown", f"{keys}: what is removed of them does not come back when rows are added")
 
 

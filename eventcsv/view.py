@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from eventcsv.errors import InvalidCsv
-from eventcsv.event import BLANKS, column_id
+from eventcsv.event import BLANKS, WORKBOOKS, column_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -195,7 +195,7 @@ def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, bool]
     """Return the text of the file and whether it is to be written with a byte order mark."""
     if encoding is not None and not data.startswith(_BOM):
         return _decoded_as(data, source, encoding)
-    if data.startswith(b"PK\x03\x04"):
+    if data.startswith(WORKBOOKS):
         raise InvalidCsv(f"{source}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8'")
     if data.startswith(_UTF16_BOMS):
         raise InvalidCsv(

@@ -199,7 +199,7 @@ def test_one_session_at_a_time(place: Path) -> None:
         (["run", "input.csv", "nojobs:download"], 2, "no module 'nojobs'"),
         (["run", "input.csv", "jobs:nope"], 2, "no function 'nope'"),
         (["run", "input.csv", "jobs:opened"], 2, "no function 'opened'"),
-        (["run", "input.csv", "jobs:takes_nothing"], 1, "is called with a PO and its row"),
+        (["run", "input.csv", "jobs:takes_nothing"], 2, "is called with a PO and its row"),
         (["run", "input.csv", "broken:download"], 1, "broken.py, line 2"),
         (["run", "input.csv", "jobs:download", "--initializer", "jobs:fail"], 1, "RuntimeError: no browser here"),
         (["run", "input.csv", "jobs:download", "--session", "a/b"], 2, "0-9, A-Z, a-z"),
@@ -303,7 +303,7 @@ def test_a_terminal_gets_a_live_view_and_is_left_as_it_was(place: Path) -> None:
     os.close(main)
     assert 0 == process.returncode
     assert b"of 40 POs done" in shown
-    assert b"in flight" in shown
+    assert b"workers" in shown
     assert b"\x1b[?25h" in shown[shown.rindex(b"\x1b[?25l") :]
     assert b"40 of 40 POs done" in out
 

@@ -1,0 +1,387 @@
+"""The promise: whatever goes wrong is told in words that say what, where and what next; tracebacks are for --debug.
+
+Provoked through the real command line. What is wrong with a CSV, an event or a stranger's file is in
+`test_bad_input.py`, mistakes in calling `run` and missing CSVs in `test_commands.py`; here is the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import typer.main
+from conftest import cannot, segment_of
+from typer.core import TyperGroup
+
+from eventcsv import EventCsv, cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+COMMAND: Final = f"{shlex.quote(sys.executable)} -m eventcsv"
+WORK: Final = """
+async def coroutine(key, row): pass
+def generator(key, row): yield
+def takes_nothing(): pass
+def work(key, row): pass
+number = 3
+"""
+
+
+def shell(folder: Path, line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell, in which `eventcsv` is the command."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("EVENTCSV_")}
+    return subprocess.run(
+        ["bash", "-c", re.sub(r"\beventcsv (?!:)", f"{COMMAND} ", line)],
+        cwd=folder,
+        env=plain | {"COLUMNS": "400", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Something that goes wrong.
+
+    Attributes:
+        line: The line of shell that provokes it.
+        code: The exit code.
+        words: What standard error says, all of it.
+        prepare: What is done before, to a job that has a result in its log and one in its CSV.
+    """
+
+    line: str
+    code: int
+    words: tuple[str, ...]
+    prepare: Callable[[EventCsv], object] = bool
+
+
+def file_for_log(job: EventCsv) -> None:
+    os.rename(job.log_dir, f"{job.log_dir}.away")
+    with open(job.log_dir, "x"):
+        pass
+
+
+def damaged_backup(job: EventCsv) -> None:
+    path = job.backups()[0].path
+    with open(path, "a") as file:
+        file.write("x")
+    os.rename(path, os.path.join(os.path.dirname(path), "input_20260101_000000_a.csv"))
+    os.rename(f"{path[:-4]}.json", os.path.join(os.path.dirname(path), "input_20260101_000000_a.json"))
+
+
+def workbook(job: EventCsv) -> None:
+    os.rename(job.log_dir, f"{job.log_dir}.away")
+    with open(job.csv_path, "wb") as file:
+        file.write(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 old Excel")
+
+
+def of_nobody(name: str) -> Callable[[EventCsv], object]:
+    def prepare(job: EventCsv) -> None:
+        if os.geteuid():
+            cannot("only root can give a file away")
+        os.chown(os.path.join(os.path.dirname(job.csv_path), name), 65534, -1)
+
+    return prepare
+
+
+def damaged_log(job: EventCsv) -> None:
+    segment = segment_of(job)
+    segment.write_bytes(segment.read_bytes().replace(b'"key":"PO2"', b'"key":"PO7"'))
+
+
+def gap_in_log(job: EventCsv) -> None:
+    job.new_segment()
+    job.new_segment()
+    segment_of(job, 2).unlink()
+
+
+RUN: Final = "eventcsv run input.csv"
+CASES: Final = {
+    # how the command is called
+    "no such command": Case("eventcsv stats input.csv", 2, ("No such command 'stats'", "Did you mean 'status'?")),
+    "no such backup command": Case("eventcsv backup lst input.csv", 2, ("'lst'", "Did you mean 'list'?")),
+    "no argument": Case("eventcsv history input.csv", 2, ("Missing argument 'KEY'", "history -h")),
+    "unknown status": Case("eventcsv emit input.csv PO1 done", 2, ("status", "'done'", "COMPLETED or RATE_LIMIT")),
+    "endless timeout": Case(f"{RUN} work:work --timeout inf", 2, ("--timeout", "number of seconds", "inf")),
+    "negative timeout": Case(f"{RUN} work:work --timeout -5", 2, ("--timeout", "greater than or equal to 0.001")),
+    "endless lock timeout": Case("eventcsv status input.csv --lock-timeout 1e300", 2, ("--lock-timeout", "1e+300")),
+    "endless refresh": Case(f"{RUN} work:work --refresh inf", 2, ("--refresh", "inf")),
+    "bad session": Case(f"{RUN} work:work --session a/b", 2, ("--session", "'a/b'")),
+    "bad lock variable": Case(
+        "EVENTCSV_LOCK_TIMEOUT_S=soon eventcsv status input.csv", 2, ("EVENTCSV_LOCK_TIMEOUT_S", "a valid number")
+    ),
+    "bad debug variable": Case("EVENTCSV_DEBUG=maybe eventcsv status input.csv", 2, ("EVENTCSV_DEBUG",)),
+    "backups in no folder": Case(
+        "EVENTCSV_BACKUP_DIR=/proc/nope eventcsv backup create input.csv", 1, ("/proc/nope", "run it again")
+    ),
+    "backups in a file": Case(
+        "EVENTCSV_BACKUP_DIR=input.csv eventcsv backup create input.csv", 1, ("input.csv: is a file", "move it away")
+    ),
+    # the function of a run
+    "coroutine": Case(f"{RUN} work:coroutine", 2, ("work:coroutine", "plain function", "asyncio.run()")),
+    "generator": Case(f"{RUN} work:generator", 2, ("work:generator", "plain function")),
+    "other signature": Case(f"{RUN} work:takes_nothing", 2, ("does not take them", "def download(key, row)")),
+    "no such function": Case(f"{RUN} work:wrok", 2, ("no function 'wrok'", "it has coroutine", "work")),
+    "not a function": Case(f"{RUN} work:number", 2, ("no function 'number'", "of type int")),
+    "no such module": Case(f"{RUN} wrok:work", 2, ("no module 'wrok' in /", "the folder that holds wrok.py")),
+    "no name of a module": Case(f"{RUN} ..:work", 2, ("'..' cannot be the name of a module",)),
+    "syntax error": Case(f"echo 'def f(' > wrong.py; {RUN} wrong:f", 1, ("wrong.py, line 1", "Mend it there")),
+    "missing import": Case(f"echo 'import nope' > wrong.py; {RUN} wrong:f", 1, ("No module named 'nope'", "installed")),
+    "exit at import": Case(f"echo 'exit(3)' > wrong.py; {RUN} wrong:f", 1, ("ends Python", "__name__")),
+    # what stands in the way
+    "file for a log": Case("eventcsv compact input.csv", 1, ("input.events: is a file", "move it away"), file_for_log),
+    "file for a log, looked at": Case(
+        "eventcsv status input.csv", 1, ("input.events: is a file", "move it away"), file_for_log
+    ),
+    "foreign log": Case(
+        "eventcsv compact input.csv",
+        1,
+        ("input.events", "of user 65534", "run as its owner"),
+        of_nobody("input.events"),
+    ),
+    "foreign lock": Case(
+        "eventcsv emit input.csv PO1 COMPLETED",
+        1,
+        ("append.lock", "of user 65534", "Treat it as not done", "emit it again"),
+        of_nobody("input.events/append.lock"),
+    ),
+    "old Excel": Case("eventcsv status input.csv", 1, ("input.csv: is an Excel workbook", "CSV UTF-8"), workbook),
+    "old Excel, emitted to": Case(
+        "eventcsv emit input.csv PO1 COMPLETED", 1, ("input.csv: is an Excel workbook", "CSV UTF-8"), workbook
+    ),
+    "folder gone": Case("mkdir x; cd x; rmdir ../x; eventcsv status input.csv", 1, ("folder", "is gone", "cd")),
+    # what is damaged or missing
+    "no events of a key": Case("eventcsv history input.csv PO9", 1, ("input.events", "'PO9'", "no result yet")),
+    "no such backup": Case("eventcsv backup restore input.csv b.csv", 1, ("no backup 'b.csv'", "there are: input_2")),
+    "damaged backup": Case(
+        "eventcsv backup restore input.csv input_20260101_000000_a.csv",
+        1,
+        ("input_20260101_000000_a.csv: the backup is damaged", "eventcsv backup list"),
+        damaged_backup,
+    ),
+    "missing segment": Case(
+        "eventcsv history input.csv PO1", 3, ("events-000002.jsonl", "the segment is missing"), gap_in_log
+    ),
+    "damaged line": Case("eventcsv history input.csv PO2", 3, ("events-000001.jsonl, byte", "checksum"), damaged_log),
+    # where the output goes
+    "full output": Case("eventcsv status input.csv > /dev/full", 1, ("standard output: No space left on device",)),
+    "full output, watched": Case(
+        "eventcsv status input.csv --watch > /dev/full", 1, ("standard output: No space left on device",)
+    ),
+    "no log file": Case("eventcsv status input.csv --log-file no/x", 2, ("--log-file", "no/x: No such file")),
+}
+
+
+@pytest.fixture
+def worked_on(job: EventCsv, csv_path: Path) -> EventCsv:
+    """A job with a backup, a result in the CSV and one in the log only."""
+    (csv_path.parent / "work.py").write_text(WORK)
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    job.emit_result("PO2", "COMPLETED")
+    job.close()
+    return job
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_what_goes_wrong_is_told_in_words(worked_on: EventCsv, csv_path: Path, case: Case) -> None:
+    """The exit code, what, where and what next; no traceback, and no CSV that is any different."""
+    case.prepare(worked_on)
+    before = csv_path.read_bytes()
+    done = shell(csv_path.parent, case.line)
+    assert case.code == done.returncode, done.stderr
+    assert [] == [word for word in case.words if word not in done.stderr], done.stderr
+    assert "Traceback" not in done.stderr
+    assert before == csv_path.read_bytes()
+
+
+@pytest.mark.parametrize("bare", ["env -u HOME", "env -u TERM", "env -i"])
+@pytest.mark.usefixtures("worked_on")
+def test_a_bare_environment_is_enough(csv_path: Path, bare: str) -> None:
+    """No HOME, no TERM, no PATH, no locale."""
+    done = shell(csv_path.parent, f"{bare} eventcsv status input.csv")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "2 of 3 POs done" in done.stdout
+
+
+def test_a_full_disk_is_told_by_name(small_disk: Path) -> None:
+    """A compaction that has no room says so, leaves the CSV whole, and works once there is room."""
+    path = small_disk / "input.csv"
+    path.write_text("PO_NUMBER;STATUS\n" + "".join(f"PO{number};{'x' * 60}\n" for number in range(1000)))
+    job = EventCsv(path, durability="process")
+    job.emit_result("PO1", "COMPLETED")
+    before = path.read_bytes()
+    (small_disk / "filler").write_bytes(b"x" * 160_000)
+    done = shell(small_disk, "eventcsv compact input.csv")
+    assert 1 == done.returncode
+    assert "No space left on device" in done.stderr
+    assert before == path.read_bytes()
+    (small_disk / "filler").unlink()
+    assert 0 == shell(small_disk, "eventcsv compact input.csv").returncode
+
+
+# --- tracebacks --------------------------------------------------------------------------------------------------
+
+WITH_MISTAKE: Final = """
+from eventcsv import EventCsv
+from eventcsv.cli import main
+def mistaken(self, **options):
+    raise KeyError("token=hunter2")
+EventCsv.compact = mistaken
+main()
+"""
+
+
+def with_mistake(csv_path: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that has a mistake in it."""
+    command = [sys.executable, "-c", WITH_MISTAKE, *args]
+    return subprocess.run(
+        command, cwd=csv_path.parent, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_mistake_of_ours_is_one_line(csv_path: Path) -> None:
+    """It is called what it is, with its place, what it does not mean, and how to tell of it."""
+    done = with_mistake(csv_path, "compact", "input.csv")
+    assert (1, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
+    for word in ("a mistake in eventcsv: KeyError", "(cli.py, line ", "safe in the log", "report it", "--debug"):
+        assert word in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "variables"),
+    [
+        (("--debug", "compact", "input.csv"), {}),
+        (("compact", "input.csv", "--debug"), {}),
+        (("compact", "input.csv"), {"EVENTCSV_DEBUG": "1"}),
+    ],
+)
+def test_debug_shows_the_traceback(csv_path: Path, args: tuple[str, ...], variables: dict[str, str]) -> None:
+    """Asked for in any of three ways; secrets are masked, and the last line is the same as ever."""
+    done = with_mistake(csv_path, *args, **variables)
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "Traceback (most recent call last):" in done.stderr
+    assert "in mistaken" in done.stderr
+    assert "a mistake in eventcsv" in done.stderr.splitlines()[-1]
+    assert "hunter2" not in done.stderr
+
+
+def test_debug_shows_where_a_foreseen_error_comes_from(csv_path: Path) -> None:
+    """The reason is the last line, the traceback above it."""
+    done = shell(csv_path.parent, "eventcsv compact nope.csv --debug")
+    assert 1 == done.returncode
+    assert "Traceback" in done.stderr
+    assert "no such file" in done.stderr.splitlines()[-1]
+
+
+BEGIN: Final = "from eventcsv.__main__ import main; print('begun', flush=True); main()"
+
+
+@pytest.mark.parametrize("line", ["status input.csv", "run input.csv slow:work -w 2", "compact input.csv --watch"])
+def test_ctrl_c_at_any_time_is_no_traceback(csv_path: Path, line: str) -> None:
+    """From the command's own first line, before it has loaded anything, to the last one that it prints."""
+    (csv_path.parent / "slow.py").write_text("import time\ndef work(key, row): time.sleep(0.2)\n")
+    said = set()
+    for delay_ms in range(0, 1200, 60):
+        command = [sys.executable, "-c", BEGIN, *line.split()]
+        with subprocess.Popen(
+            command, cwd=csv_path.parent, stdout=-1, stderr=-1, text=True, start_new_session=True
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # Python itself has started, and may not be blamed on us
+            time.sleep(delay_ms / 1000)
+            os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert "Traceback" not in err, f"after {delay_ms} ms: {err}"
+        said.add(process.returncode)
+    assert {0, 1, 130, -signal.SIGINT}.issuperset(said)  # 130: a shell's word for SIGINT, and typer's
+
+
+# --- help and completion -----------------------------------------------------------------------------------------
+
+
+def commands(group: TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield every command, as one would type it."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+TOP: Final = typer.main.get_command(cli.app)
+assert isinstance(TOP, TyperGroup)
+EVERY: Final = list(commands(TOP))
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_every_help_has_an_example_that_can_be_typed(path: tuple[str, ...]) -> None:
+    """It shows as a whole in a usual terminal, it is of this command, and its command line parses."""
+    done = subprocess.run(
+        [*shlex.split(COMMAND), *path, "--help"],
+        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"Example: (eventcsv .*?)\n\s*\n", f"{done.stdout}\n\n", re.DOTALL)
+    assert found, done.stdout
+    words = shlex.split(" ".join(found[1].split()))
+    words = words[1 : words.index("|") if "|" in words else None]
+    assert list(path) == words[: len(path)]
+    command: object = TOP
+    for name in path:
+        assert isinstance(command, TyperGroup)
+        command = command.commands[name]
+    context = command.make_context(" ".join(path), words[len(path) :])  # type: ignore[attr-defined]  # it is a command
+    assert "data/input/input.csv" in map(str, context.params.values())
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("eventcsv sta", ["status"]),
+        ("eventcsv backup re", ["restore"]),
+        ("eventcsv run input.csv jobs:f --work", ["--workers"]),
+        ("eventcsv run input.csv jobs:f --interrupted h", ["hold"]),
+        ("eventcsv status inp", []),  # bash itself completes files, as `-o default` says
+    ],
+)
+def test_bash_completes_what_is_typed(csv_path: Path, typed: str, completed: list[str]) -> None:
+    """In a real bash, with the script that --show-completion gives."""
+    program = csv_path.with_name("eventcsv")
+    start = "import sys; sys.argv[0] = 'eventcsv'; from eventcsv.cli import main; main()"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{start}" "$@"\n')
+    program.chmod(0o700)
+    script = f"""
+        eval "$(eventcsv --show-completion bash)"
+        complete -p eventcsv >&2
+        COMP_WORDS=({typed}); COMP_CWORD={len(typed.split()) - 1}
+        _eventcsv_completion eventcsv
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    path = os.pathsep.join([str(csv_path.parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=csv_path.parent,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed == done.stdout.split(), done.stderr
+    assert "complete -o default -F _eventcsv_completion eventcsv" in done.stderr

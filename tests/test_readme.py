@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from documents import LANGUAGES, PROJECT, Block, Reader, blocks
+from typer.main import get_command
+
+from eventcsv.cli import app
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +83,13 @@ def test_the_commands_of_the_benchmarks_are_there() -> None:
             [sys.executable, words[0], "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
         ).stdout
         assert set() == {word for word in words if word.startswith("--")}.difference(re.findall(r"--[\w-]+", usage))
+
+
+def test_every_command_is_explained() -> None:
+    """The table of the commands names each one that there is."""
+    table = README.read_text().partition("| command |")[2].partition("\n\n")[0]
+    explained = {name.split()[0] for row in table.splitlines()[2:] for name in MARKED.findall(row.split("|")[1])}
+    assert set(vars(get_command(app))["commands"]) <= explained
 
 
 def test_every_symptom_is_a_message() -> None:

@@ -21,6 +21,8 @@ DESIGN: Final = PROJECT / "eventcsv/DESIGN.md"
 BENCHMARKS: Final = PROJECT / "benchmarks/README.md"
 DOCUMENTS: Final = [README, DESIGN]
 COMMAND: Final = re.compile(r"^ *(?:\$ )?((?:make|\.venv/bin/python) .*?)(?: {3,}|$)", re.MULTILINE)
+HEADING: Final = re.compile(r"^#+ (.*)$", re.MULTILINE)
+LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 MARKED: Final = re.compile(r"`([^`]+)`")
 
 
@@ -83,6 +85,18 @@ def test_the_commands_of_the_benchmarks_are_there() -> None:
             [sys.executable, words[0], "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
         ).stdout
         assert set() == {word for word in words if word.startswith("--")}.difference(re.findall(r"--[\w-]+", usage))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    """To a file of the project, or to a heading of the same document."""
+    text = document.read_text()
+    headings = {re.sub(r"[^a-z0-9-]", "", line.lower().replace(" ", "-")) for line in HEADING.findall(text)}
+    for target in LINK.findall(text):
+        if target.startswith("#"):
+            assert target[1:] in headings
+        else:
+            assert (document.parent / target).exists(), target
 
 
 def test_every_command_is_explained() -> None:

@@ -116,6 +116,7 @@ class Reader:
         shutil.copytree(PROJECT, place, ignore=ignored)
         if Path(sys.prefix, "installed").exists():  # what the README's first command would install is there
             (place / ".venv").symlink_to(sys.prefix)
+            os.utime(place / "pyproject.toml", (0, 0))  # else make would install anew after each change of branch
         self.place = place
         self.ran: list[str] = []
         self._printed = ""

@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -200,6 +201,7 @@ class Pool:
             name=f"eventcsv-worker-{number:02}",
         )
         try:
+            resource_tracker.ensure_running()  # else start() does it, and unblocks the signals with it
             with _signals_blocked():  # until the worker has its own handlers, and is known here
                 process.start()
                 deadline = time.monotonic() + _START_TIMEOUT_S

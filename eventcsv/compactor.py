@@ -172,7 +172,7 @@ class Compactor:
 
         self.check()
         with self._mutex:
-            before = self._exclusively(self.origins.of_compaction) if self._log.segments() else None
+            before = self._exclusively(self.origins.of_compaction) if self._log.exists() else None
             result = self._exclusively(as_base)
             return replace(before, base=result.base, position=result.position) if before else result
 
@@ -188,7 +188,7 @@ class Compactor:
     @contextmanager
     def alone(self, *, dry_run: bool) -> Iterator[None]:
         """Keep other compactions away, unless nothing will be changed."""
-        if dry_run or not self._log.segments():
+        if dry_run or not self._log.exists():
             yield
             return
         with self._mutex, self._storage.locked(self._lock_path, self._log.lock_timeout_s):
@@ -335,7 +335,7 @@ class Compactor:
 
     def _publish(self, folded: Folded) -> CompactResult:
         for item in folded.damage:
-            masking.get_logger().warning("log.damage", place=str(item), log=self._log.directory)
+            masking.get_logger().warning("log.damage", place=str(item), log=self._log.place)
         changed, base, kept = self.publisher.publish(folded)
         origin, table = folded.origin, folded.table
         return CompactResult(
@@ -362,7 +362,7 @@ class Compactor:
 
     def _check_before_first(self) -> None:
         """Refuse a CSV that cannot be read before anything is made beside it."""
-        if self._log.segments():
+        if self._log.exists():
             return
         current = self.origins.current()
         if current is None:

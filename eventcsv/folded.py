@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from eventcsv.event import InFlight
     from eventcsv.origin import Origin
+    from eventcsv.protocol import Log
     from eventcsv.scan import Damage
-    from eventcsv.segments import LogEnd, LogReader
+    from eventcsv.segments import LogEnd
     from eventcsv.view import Table
 
     ProgressCallback = Callable[[int, int], None]
@@ -56,7 +57,7 @@ class Folded:
 def fold_onto(
     origin: Origin,
     end: LogEnd,
-    log: LogReader,
+    log: Log,
     *,
     guard_formulas: bool,
     on_progress: ProgressCallback | None = None,
@@ -107,7 +108,7 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def _with_late(origin: Origin, late: frozenset[str], log: LogReader, *, guard_formulas: bool) -> Table:
+def _with_late(origin: Origin, late: frozenset[str], log: Log, *, guard_formulas: bool) -> Table:
     """Fold the results that were recorded before an operator added their rows."""
     fold = Fold(origin.table, guard_formulas=guard_formulas, only=late)
     for chunk in log.read(origin.beginning or log.first(), origin.position):

@@ -46,7 +46,7 @@ from eventcsv.storage import Storage
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Durability = Literal["disk", "process"]
 
@@ -364,6 +364,12 @@ class FileLog(LogReader):
         if len(self.segments()) > 1:
             with self.locked():
                 self._seal_up_to(max(self.segments(), default=0) - 1)
+
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Remove segments, the oldest first, so that a kill leaves a log without gaps."""
+        for number in sorted(numbers):
+            self.storage.remove_ours(self.path(number))
+        self.storage.sync_directory(self.directory)
 
     def _seal_up_to(self, number: int) -> None:
         """Seal a segment and those before it, down to one that is sealed."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from eventcsv.backup import Backup, BackupStore
     from eventcsv.checkpoint import Checkpoint
-    from eventcsv.log import FileLog
+    from eventcsv.protocol import Log
     from eventcsv.scan import Position
     from eventcsv.segments import LogEnd
     from eventcsv.storage import Storage
@@ -105,7 +105,7 @@ class Origins:
     def __init__(
         self,
         csv_path: str,
-        log: FileLog,
+        log: Log,
         backups: BackupStore,
         storage: Storage,
         *,
@@ -298,7 +298,7 @@ class Origins:
 
     def is_base(self, backup: Backup) -> bool:
         """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""
-        return backup.position is not None and bool(self.log.segments()) and self.identity() in {backup.log, None}
+        return backup.position is not None and self.log.exists() and self.identity() in {backup.log, None}
 
     def _newest_base(self) -> Backup | None:
         return next(filter(self.is_base, self.backups.all()), None)

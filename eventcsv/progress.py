@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from eventcsv.folded import Folded
+    from eventcsv.protocol import Log
     from eventcsv.scan import Damage
-    from eventcsv.segments import LogReader
     from eventcsv.session_lock import Holder
     from eventcsv.view import Table
 
@@ -115,7 +115,7 @@ def pending_of(table: Table, done: Collection[str] | str) -> list[str]:
 
 
 def measure(
-    folded: Folded, log: LogReader, session: Holder | None, *, csv_path: str, done: Collection[str] | str, now: datetime
+    folded: Folded, log: Log, session: Holder | None, *, csv_path: str, done: Collection[str] | str, now: datetime
 ) -> Progress:
     """Return how far a job is.
 
@@ -168,7 +168,7 @@ def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:
     return tuple(Failure(*row) for row in ordered.iter_rows())
 
 
-def _rate_per_min(log: LogReader, folded: Folded, now: datetime) -> float:
+def _rate_per_min(log: Log, folded: Folded, now: datetime) -> float:
     """Count the POs that got a result lately, in the tail of the active segment."""
     end = folded.end.position
     since = utc_text(now - timedelta(seconds=WINDOW_S))
@@ -185,7 +185,7 @@ def _rate_per_min(log: LogReader, folded: Folded, now: datetime) -> float:
     return 60.0 * len(recent) / _span_s(log, end.segment, found, now, whole=size_bytes >= end.offset_bytes)
 
 
-def _span_s(log: LogReader, segment: int, found: list[Event], now: datetime, *, whole: bool) -> float:
+def _span_s(log: Log, segment: int, found: list[Event], now: datetime, *, whole: bool) -> float:
     """Return the time over which the rate is counted: the window, or what the segment covers of it."""
     began = str((log.header(segment) or {}).get("ts", "")) if whole else found[0].ts
     try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from eventcsv.scan import Position
+from eventcsv.segments import segment_name
+
 if TYPE_CHECKING:
     from eventcsv.backup import Backup
     from eventcsv.compactor import Compactor
-    from eventcsv.scan import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class PruneResult:
     """What was pruned, or would be.
 
     Attributes:
-        log: The directory of the log.
+        log: The directory of the log, or where on a server it is.
         removed: The names of the segments, the oldest first.
         size_bytes: How large they are together.
         kept: How many segments stay.
@@ -48,18 +50,15 @@ def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
         segments = log.segments()
         # The active segment stays, whatever the backups say; without a checkpoint nobody knows what is needed.
         unneeded = [number for number in segments[:-1] if number < needed.segment] if oldest and saved else []
-        paths = [log.path(number) for number in unneeded]
-        size_bytes = sum(status.st_size for path in paths if (status := storage.stat(path)))
-        if paths and not dry_run:
+        size_bytes = sum(log.size_bytes(Position(number, 0), Position(number + 1, 0)) for number in unneeded)
+        if unneeded and not dry_run:
             # What they are not needed for must not be taken back by a power cut once they are gone.
             storage.sync_directory(origins.backups.directory)
-            storage.sync_directory(log.directory)
-            for path in paths:  # the oldest first, so that a kill leaves a log without gaps
-                storage.remove_ours(path)
-            storage.sync_directory(log.directory)
+            storage.sync_directory(log.directory)  # the checkpoint
+            log.remove(unneeded)
     return PruneResult(
-        log=log.directory,
-        removed=tuple(path.rpartition("/")[2] for path in paths),
+        log=log.place,
+        removed=tuple(map(segment_name, unneeded)),
         size_bytes=size_bytes,
         kept=len(segments) - len(unneeded),
         needed_by=oldest,

@@ -61,6 +61,15 @@ class LogReader:
         self.storage = storage
         self._coming: dict[tuple[Position, Position, int], Future[int | None]] = {}
 
+    @property
+    def place(self) -> str:
+        """Where the log is, for messages."""
+        return self.directory
+
+    def exists(self) -> bool:
+        """Tell whether the log has been begun."""
+        return bool(self.segments())
+
     def path(self, segment: int) -> str:
         return os.path.join(self.directory, segment_name(segment))
 

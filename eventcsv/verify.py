@@ -120,7 +120,7 @@ class _Verification:
                 if item.torn:
                     self.torn.append(item)
                 elif not self._is_pruned(chunk.number):
-                    self._find(f"{self._log.directory}/{item.segment}, byte {item.offset_bytes}", item.reason)
+                    self._find(f"{self._log.place}/{item.segment}, byte {item.offset_bytes}", item.reason)
             if self._on_progress:
                 self._on_progress(done, self.size_bytes)
         if self.end.torn:
@@ -193,7 +193,7 @@ class _Verification:
 
     def _check_log_of(self, saved: Checkpoint) -> None:
         """Check that the log is the one that was folded into the CSV."""
-        place = self._log.directory
+        place = self._log.place
         latest = saved.latest
         end = self._log.end().position  # which may have moved on since, and the checkpoint with it
         first = self._log.first()  # a prune looks at the backups before it removes segments, so here they come after

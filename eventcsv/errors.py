@@ -60,6 +60,14 @@ class SessionActive(EventCsvError):
     """Another session works on this CSV; only one may."""
 
 
+class ServerError(EventCsvError):
+    """The server that keeps the log cannot be reached, or is not fit to keep one."""
+
+
+class ClaimLost(EventCsvError):
+    """A claim on a PO is no longer ours: its lease had run out, and another host may have taken the PO over."""
+
+
 class CorruptLog(EventCsvError):
     """The log is damaged beyond what reading around a damaged line can mend."""
 

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from eventcsv.export import ExportResult, Format
     from eventcsv.folded import ProgressCallback
     from eventcsv.intake import ImportResult
+    from eventcsv.pglog import PgLog
     from eventcsv.progress import Progress
+    from eventcsv.protocol import Log
     from eventcsv.prune import PruneResult
     from eventcsv.report import Report
     from eventcsv.scan import Damage, Position
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 CSV_VARIABLE = "EVENTCSV_CSV"
 BACKUP_DIR_VARIABLE = "EVENTCSV_BACKUP_DIR"
+LOG_VARIABLE = "EVENTCSV_LOG"
+JOB_VARIABLE = "EVENTCSV_JOB"
 _LAST_PROCESSED = COLUMNS["last_processed"]
 _HEAD_BYTES = 64 << 10
 _SECONDS = len("2025-10-02T12:43:11")
@@ -73,7 +77,10 @@ class EventCsv:
         durability: "disk": a result survives a power cut once emit_result() has returned. "process": it survives the
             death of its process only, and costs a tenth or less.
         lock_timeout_s: How long to wait for a lock, in seconds.
-        log: The directory of the event log; by default "input.events" beside "input.csv".
+        log: The event log: its directory, or the URL of a PostgreSQL server (postgresql://host/database) for workers on
+            many machines; by default EVENTCSV_LOG, or "input.events" beside "input.csv". With a URL that directory
+            still has the lock files and the checkpoint of this CSV.
+        job: What the job is called on the server; by default EVENTCSV_JOB, or "input" for "input.csv".
         delimiter: What stands between cells, one character; by default it shows from the header.
         encoding: How to read a CSV that is not UTF-8. It is written back as UTF-8 with a byte order mark.
         guard_formulas: Put an apostrophe before text of results that a spreadsheet would take for a formula.
@@ -95,6 +102,7 @@ class EventCsv:
         durability: Durability = "disk",
         lock_timeout_s: float = 30.0,
         log: str | os.PathLike[str] | None = None,
+        job: str | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
         guard_formulas: bool = True,
@@ -105,7 +113,8 @@ class EventCsv:
         # Absolute, because a worker may change its directory.
         self.csv_path = os.path.abspath(csv_path)
         stem, suffix = os.path.splitext(self.csv_path)
-        directory = log or f"{stem if suffix == '.csv' else self.csv_path}.events"
+        stem = stem if suffix == ".csv" else self.csv_path
+        log = log or os.environ.get(LOG_VARIABLE)
         beside = os.path.join(os.path.dirname(self.csv_path), "backup")
         self.backup_dir = os.path.abspath(backup_dir or os.environ.get(BACKUP_DIR_VARIABLE) or beside)
         self.key = key
@@ -114,13 +123,24 @@ class EventCsv:
         self._guard_formulas = guard_formulas
         self._settle_s = settle_s
         self._storage = Storage()
-        self._log = FileLog(
-            os.path.abspath(directory),
-            key_column=key,
-            durability=durability,
-            lock_timeout_s=lock_timeout_s,
-            storage=self._storage,
-        )
+        if is_url(log):
+            name = job or os.environ.get(JOB_VARIABLE) or os.path.basename(stem)
+            self._log: Log = _log_on_server(
+                str(log),
+                job=name,
+                directory=f"{stem}.events",
+                key_column=key,
+                lock_timeout_s=lock_timeout_s,
+                storage=self._storage,
+            )
+        else:
+            self._log = FileLog(
+                os.path.abspath(log or f"{stem}.events"),
+                key_column=key,
+                durability=durability,
+                lock_timeout_s=lock_timeout_s,
+                storage=self._storage,
+            )
         self._csv_seen = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,8 +158,13 @@ class EventCsv:
 
     @property
     def log_dir(self) -> str:
-        """The directory of the event log."""
+        """The directory of the event log; with a log on a server, that of the lock files and the checkpoint."""
         return self._log.directory
+
+    @property
+    def log_place(self) -> str:
+        """Where the event log is, for messages: its directory, or a URL without user and password."""
+        return self._log.place
 
     @property
     def _session_lock(self) -> SessionLock:
@@ -242,7 +267,7 @@ class EventCsv:
         if self._csv_seen:
             return
         csv_is_there = self._storage.check_regular(self.csv_path)
-        if not self._storage.exists(self.log_dir):
+        if not self._log.exists():
             if not csv_is_there:
                 raise InvalidCsv(
                     f"{self.csv_path}: there is no such file, and no event log of it either. Check the path"
@@ -648,6 +673,25 @@ def _now() -> str:
 @lru_cache(maxsize=1)
 def _spelled(second: int) -> str:
     return utc_text(datetime.fromtimestamp(second, UTC), timespec="seconds")[:-1]
+
+
+def is_url(log: str | os.PathLike[str] | None) -> bool:
+    """Tell whether a log is on a server, and not in a directory."""
+    return isinstance(log, str) and log.startswith(("postgresql://", "postgres://"))
+
+
+def _log_on_server(
+    url: str, *, job: str, directory: str, key_column: str, lock_timeout_s: float, storage: Storage
+) -> PgLog:
+    try:
+        from eventcsv.pglog import PgLog as Made  # noqa: PLC0415  # most jobs have no server, and need no client
+    except ModuleNotFoundError as error:
+        raise EventCsvError(
+            f"the log is in PostgreSQL, and its client is not installed ({error}): pip install 'eventcsv[postgres]'"
+        ) from None
+    return Made(
+        url, job=job, directory=directory, key_column=key_column, lock_timeout_s=lock_timeout_s, storage=storage
+    )
 
 
 def _refuse_repeated(values: Mapping[str, object], columns: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
 from hypothesis import settings
@@ -17,6 +17,10 @@ from eventcsv import EventCsv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from servers import PgServer
+
+    from eventcsv.log import FileLog
 
 # A shared machine may stall for a second in any test; time is measured in benchmarks, never asserted on.
 settings.register_profile("eventcsv", deadline=None, print_blob=True)
@@ -75,6 +79,26 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
         cannot(f"mounting takes root: {done.stderr.strip()}")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)  # a test that failed may have files open
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[PgServer]:
+    """A PostgreSQL server with eventcsv's schema, one for all tests of a process."""
+    from servers import PgServer as Made  # noqa: PLC0415  # it needs what is defined here
+
+    from eventcsv.pgadmin import init  # noqa: PLC0415  # only these tests load the client
+
+    server = Made()
+    try:
+        init(server.create().url)
+        yield server
+    finally:
+        server.remove()
+
+
+def file_log(job: EventCsv) -> FileLog:
+    """Return the log of a job that has it in files."""
+    return cast("FileLog", job._log)
 
 
 def segment_of(job: EventCsv, number: int = 1) -> Path:

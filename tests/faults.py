@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from conftest import file_log
+
 from eventcsv.storage import Storage
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ class RefusingLooks(RefusingFrom):
 def with_storage(job: EventCsv, storage: Storage) -> EventCsv:
     """Put a storage under a job that has done nothing yet."""
     job._storage = storage
-    job._log.storage = storage
+    file_log(job).storage = storage
     return job
 
 

@@ -20,6 +20,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
+from conftest import file_log
 from faults import Killed, with_storage
 from simulated import Machine, Odds, Process, Violation, running_on
 
@@ -253,7 +254,7 @@ class Simulation:
 
     def _emit(self, process: Process, kind: str, key: str) -> None:
         job = self._job(process)
-        writer = job._log._writer
+        writer = file_log(job)._writer
         self._emitted[writer] += 1
         number = self._emitted[writer]
         note = f"{process.name}-{number}" if kind == "result" else ""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import segment_of
+from conftest import file_log, segment_of
 from faults import Recording, Refusing, with_storage
 
 from eventcsv import AppendError, EventCsv, EventCsvError, InvalidEvent, LockTimeout, UnsafePath
@@ -316,7 +316,7 @@ def test_a_replaced_lock_file_is_noticed(job: EventCsv, csv_path: Path) -> None:
     other = EventCsv(csv_path, durability="process")
     other.emit_result("PO2", "COMPLETED")
     job.emit_result("PO3", "COMPLETED")
-    assert lock.stat().st_ino == os.fstat(job._log._lock_fd).st_ino
+    assert lock.stat().st_ino == os.fstat(file_log(job)._lock_fd).st_ino
 
 
 @pytest.mark.parametrize("plant", ["symlink", "hardlink", "fifo", "directory"])
@@ -360,10 +360,10 @@ def test_descriptors_are_given_back(csv_path: Path) -> None:
 
     job = EventCsv(csv_path, durability="process")
     job.emit_result("PO1", "COMPLETED")
-    job._log.storage = Interrupted()
+    file_log(job).storage = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         job.close()
-    assert (-1, -1) == (job._log._lock_fd, job._log._segment_fd)
+    assert (-1, -1) == (file_log(job)._lock_fd, file_log(job)._segment_fd)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
@@ -415,7 +415,7 @@ def test_a_forked_child_writes_as_itself(job: EventCsv) -> None:
 def test_a_forked_child_does_not_free_the_parents_lock(job: EventCsv, csv_path: Path) -> None:
     """A child forked while its parent holds the lock closes the inherited file; a contender still finds it locked."""
     job.emit_result("PO1", "COMPLETED")
-    job._log._lock()
+    file_log(job)._lock()
     pid = os.fork()
     if pid == 0:
         job.close()
@@ -423,7 +423,7 @@ def test_a_forked_child_does_not_free_the_parents_lock(job: EventCsv, csv_path: 
     os.waitpid(pid, 0)
     with pytest.raises(AppendError, match="held"):
         EventCsv(csv_path, lock_timeout_s=0.01).emit_result("PO2", "COMPLETED")
-    job._log._unlock()
+    file_log(job)._unlock()
 
 
 def test_a_child_does_not_keep_the_lock_of_a_parent_that_died(job: EventCsv, csv_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_a_child_does_not_keep_the_lock_of_a_parent_that_died(job: EventCsv, csv
     parent = os.fork()
     if parent == 0:
         job.emit_result("PO1", "COMPLETED")
-        job._log._lock()
+        file_log(job)._lock()
         child = os.fork()
         if child == 0:
             time.sleep(60)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import read_csv, segment_of
+from conftest import file_log, read_csv, segment_of
 
 from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
 from eventcsv.event import Event, decode, encode, sealed
@@ -248,7 +248,7 @@ def test_a_seal_that_comes_late_changes_nothing_of_what_was_read(
     job.emit_result("PO1", "COMPLETED")
     segment = segment_of(job)
     segment.write_bytes(segment.read_bytes()[:-missing_bytes])
-    job._log._create_segment(2)
+    file_log(job)._create_segment(2)
     job.emit_result("PO2", "COMPLETED")
     first = job.compact()
     assert (["COMPLETED", "COMPLETED", ""] if missing_bytes == 1 else ["", "COMPLETED", ""]) == [

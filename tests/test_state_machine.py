@@ -13,13 +13,24 @@ from conftest import read_csv, tree
 from faults import Dying, Killed, with_storage
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from servers import unused_name
 
 from eventcsv import EventCsv
 from eventcsv.backup import ASKED, SESSION
 from eventcsv.scan import Position
 
 if TYPE_CHECKING:
+    import pytest
+    from servers import PgServer
+
     from eventcsv.backup import Backup
     from eventcsv.event import Event
 
@@ -359,3 +370,17 @@ OneJob.TestCase.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestOneJob = OneJob.TestCase
+
+
+def test_a_job_on_a_server(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with the log on a PostgreSQL server: whatever happens to this machine, the model holds."""
+    monkeypatch.setenv("EVENTCSV_LOG", pg_server.url)
+
+    class OnServer(OneJob):
+        def __init__(self) -> None:
+            super().__init__()
+            monkeypatch.setenv("EVENTCSV_JOB", unused_name("machine"))
+
+    run_state_machine_as_test(
+        OnServer, settings=settings(OneJob.TestCase.settings, max_examples=12, stateful_step_count=20)
+    )

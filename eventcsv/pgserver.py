@@ -1,0 +1,273 @@
+"""A connection to a PostgreSQL server that keeps a log: made when needed, checked, and made again when it was lost.
+
+Every call is one statement in a transaction of its own, and safe to repeat: when the connection is lost, nobody knows
+whether the statement was carried out, so it is sent again until the server answers or the time is up.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from eventcsv import masking
+from eventcsv.errors import ClaimLost, EventCsvError, LockTimeout, ServerError
+from eventcsv.pgschema import CLAIM_LOST, NO_JOB, UNSAFE
+
+if TYPE_CHECKING:
+    import tenacity
+    from psycopg import sql
+
+Row = tuple[Any, ...]
+
+_FIRST_RETRY_S: Final = 0.05
+_LONGEST_RETRY_S: Final = 1.0
+_DEFAULTS: Final = {
+    "application_name": "eventcsv",
+    "connect_timeout": 5,
+    "target_session_attrs": "read-write",  # of several hosts the one that is the primary now
+    # A host that vanishes says nothing: without these a call would wait for its answer for hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+_SETTINGS: Final = (
+    "set default_transaction_isolation = 'read committed'; set lock_timeout = {timeout_ms}; "
+    "set client_min_messages = warning; "
+    "select set_config('synchronous_commit', 'on', false) "
+    "where current_setting('synchronous_commit') in ('off', 'local', 'remote_write'); "
+    "select current_setting('fsync'), current_setting('full_page_writes')"
+)
+# What no waiting mends, in connections that never came about; the server gives their reason as text only.
+_HOPELESS: Final = re.compile(r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist")
+
+
+class Server:
+    """A server, as one database of it. Safe for threads and forked children; pickling keeps the settings only.
+
+    Args:
+        url: A URL as libpq reads it.
+        timeout_s: How long to try when the server does not answer, in seconds.
+
+    Raises:
+        ServerError: It is no such URL.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self.url = url
+        self.timeout_s = timeout_s
+        try:
+            self._options = _DEFAULTS | conninfo_to_dict(url)
+        except psycopg.Error:
+            # What libpq says repeats a part of it, which may be the password.
+            raise ServerError(
+                "the log: not a URL that PostgreSQL's client reads. It is postgresql://user@host:port/database; "
+                "in a user or password, %, /, @ and : are written %25, %2F, %40 and %3A"
+            ) from None
+        self._begin()
+        _all_servers.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Server, (self.url, self.timeout_s)
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._mutex = threading.RLock()
+        self._connection: psycopg.Connection[Row] | None = None
+        self._warning = ""
+
+    @property
+    def place(self) -> str:
+        """Host, port and database, without user and password."""
+        host = str(self._options.get("host") or os.environ.get("PGHOST") or "localhost")
+        port = str(self._options.get("port") or os.environ.get("PGPORT") or "5432")
+        return f"postgresql://{host}:{port}/{self._options.get('dbname') or os.environ.get('PGDATABASE') or ''}"
+
+    def call(self, statement: str, arguments: tuple[object, ...] = ()) -> list[Row]:
+        """Carry out one statement, again when nobody knows whether it was.
+
+        Raises:
+            ClaimLost: The claim that it was to be done under is another's.
+            LockTimeout: A lock was held for `timeout_s` seconds.
+            ServerError: The server did not answer for that long, or it refuses, or is not fit to keep a log.
+        """
+        try:
+            return self._call_once(statement, arguments)
+        except _Unanswered as failure:
+            return self._call_again(statement, arguments, failure)
+
+    def run_script(self, script: str | sql.Composed) -> None:
+        """Carry out several statements in one transaction; what they make has to be made only where it lacks."""
+        text = script if isinstance(script, str) else script.as_string()
+        with self._mutex:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = self._connected()
+                with self._connection.transaction():
+                    self._connection.execute(text.encode())
+            except psycopg.Error as error:
+                raise ServerError(f"{self.place}: {' '.join(str(error).split())}") from error
+
+    def _call_again(self, statement: str, arguments: tuple[object, ...], failure: Exception) -> list[Row]:
+        import tenacity  # noqa: PLC0415  # 40 ms that who is answered does not pay
+
+        failures = [failure]
+
+        def attempt() -> list[Row]:
+            if failures:  # the first attempt is the one that has failed already
+                raise failures.pop()
+            return self._call_once(statement, arguments)
+
+        def report(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            masking.get_logger().warning(
+                "server.retry", attempt=state.attempt_number, error=str(error), server=self.place
+            )
+
+        try:
+            return tenacity.Retrying(
+                stop=tenacity.stop_after_delay(self.timeout_s),
+                wait=tenacity.wait_exponential(_FIRST_RETRY_S, _LONGEST_RETRY_S)
+                + tenacity.wait_random(0, _FIRST_RETRY_S),
+                retry=tenacity.retry_if_exception_type(_Unanswered),
+                before_sleep=report,
+                reraise=True,
+            )(attempt)
+        except _Unanswered as error:
+            raise ServerError(f"{self.place}: {error} (for {self.timeout_s:g} s)") from error
+
+    def _call_once(self, statement: str, arguments: tuple[object, ...]) -> list[Row]:
+        if self._pid != os.getpid():
+            self.begin_again_after_fork()
+        if self._mutex._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  # as in `log`, and for the same reason
+            raise EventCsvError("the log was called again from within a call, by a signal handler or a log handler")
+        with self._mutex:
+            try:
+                return self._execute(statement, arguments)
+            except psycopg.Error as error:
+                if self._connection is None or self._connection.broken:
+                    self._drop()
+                raise self._meaning(error) from error
+            except BaseException:
+                self._drop()  # whatever answer is still to come, it is not for the next call
+                raise
+
+    def _execute(self, statement: str, arguments: tuple[object, ...]) -> list[Row]:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connected()
+        self._warning = ""
+        cursor = self._connection.execute(statement.encode(), arguments, prepare=True, binary=True)
+        rows: list[Row] = cursor.fetchall() if cursor.description else []
+        if self._warning:  # for instance that nobody waited for the standby: then it may be lost with this server
+            raise _Unanswered(f"the server carried it out with a warning: {self._warning}")
+        return rows
+
+    def _connected(self) -> psycopg.Connection[Row]:
+        connection = _Connection.connect(**self._options, autocommit=True)  # type: ignore[arg-type]  # as libpq takes them
+        connection.add_notice_handler(self._note)
+        try:
+            settings = _SETTINGS.format(timeout_ms=max(1, int(self.timeout_s * 1000)))
+            cursor = connection.execute(settings.encode())
+            while cursor.nextset():
+                pass
+            self._check_safe(*cursor.fetchall()[0])
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_safe(self, fsync: str, full_page_writes: str) -> None:
+        for name, value in (("fsync", fsync), ("full_page_writes", full_page_writes)):
+            if value != "on":
+                raise ServerError(
+                    f"{self.place}: {name} is {value} on this server, so that a power cut could take back what it has "
+                    f"acknowledged. Nothing was written; set {name} = on in postgresql.conf"
+                )
+
+    def _note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self._warning = diagnostic.message_primary or "a warning"
+
+    def _meaning(self, error: psycopg.Error) -> Exception:
+        """Return what an error of the server means here."""
+        text = " ".join(str(error).split())
+        state = error.sqlstate or ""
+        if state in _MEANINGS:
+            kind, meaning = _MEANINGS[state]
+            return kind(f"{self.place}: {meaning.format(text=error.diag.message_primary, timeout_s=self.timeout_s)}")
+        passes = isinstance(error, psycopg.OperationalError) or state == "25006"  # a standby, not yet promoted
+        if passes and not (not state and _HOPELESS.search(text)):
+            return _Unanswered(text or "the connection was lost")
+        return ServerError(f"{self.place}: {text}")
+
+    def close(self) -> None:
+        """Close the connection; the next call makes another one."""
+        with self._mutex:
+            self._drop()
+
+    def _drop(self) -> None:
+        stale, self._connection = self._connection, None
+        if stale is not None:
+            with suppress(psycopg.Error, OSError):
+                stale.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_pid", 0) == os.getpid():
+            self._drop()
+
+    def begin_again_after_fork(self) -> None:
+        """Forget the parent's connection, without a word to the server, which would end it for both."""
+        if self._connection is not None:
+            _inherited.append(self._connection)
+            with suppress(psycopg.Error, OSError):
+                os.close(self._connection.fileno())
+        self._begin()
+
+
+class _Connection(psycopg.Connection[Row]):
+    """A connection that may be left to itself: one that is never closed loses nothing."""
+
+    def __del__(self) -> None:  # type: ignore[override]  # nobody gives it an argument
+        """Say nothing, where psycopg would warn; the socket is closed with the rest."""
+
+
+class _Unanswered(Exception):  # a signal between two methods, no error
+    """The server did not answer; nobody knows whether it carried out what it was asked."""
+
+
+class NoSuchJob(ServerError):
+    """The server has no such job."""
+
+
+_NO_SCHEMA: Final = (ServerError, "has no log of eventcsv. Make it: eventcsv log init URL")
+_MEANINGS: Final[dict[str, tuple[type[EventCsvError], str]]] = {
+    CLAIM_LOST: (ClaimLost, "{text}"),
+    NO_JOB: (NoSuchJob, "{text}"),
+    UNSAFE: (ServerError, "{text}. Nothing was written"),
+    "55P03": (LockTimeout, "another append held the log for {timeout_s:g} s"),
+    "3F000": _NO_SCHEMA,
+    "42883": _NO_SCHEMA,
+    "42P01": _NO_SCHEMA,
+    "42501": (ServerError, "{text}. Grant it: eventcsv log init URL --worker ROLE, or --operator ROLE"),
+}
+"""What a SQLSTATE means here."""
+
+
+_all_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+_inherited: list[object] = []
+"""Connections of the parent process, whose end must not come here."""
+
+
+def _after_fork_in_child() -> None:
+    for server in list(_all_servers):
+        server.begin_again_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -21,9 +21,10 @@ import typer
 from typer.core import TyperGroup
 
 from eventcsv import debugging, terminal
+from eventcsv.claiming import LEASE_S
 from eventcsv.errors import EventCsvError, InvalidEvent, LockTimeout, SessionActive
 from eventcsv.event import DEFAULT_KEY, DONE
-from eventcsv.facade import EventCsv
+from eventcsv.facade import EventCsv, init_server, is_url, open_log
 from eventcsv.functions import named_function
 from eventcsv.logs import configure_logging
 from eventcsv.masking import escaped, masked
@@ -34,11 +35,13 @@ from eventcsv.options import (
     Debug,
     Done,
     DurabilityOf,
+    JobName,
     Json,
     Key,
     LockTimeoutS,
     LogFile,
     LogLevel,
+    LogPlace,
     Po,
     finite,
     on_job,
@@ -94,6 +97,14 @@ backups = typer.Typer(
     epilog="A backup is a whole copy of the CSV. `eventcsv run` makes one each time and keeps the newest five.",
 )
 app.add_typer(backups, name="backup")
+logs = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Make the event log on a PostgreSQL server, and copy one from there or to there.",
+    epilog="With the log on a server, workers on many machines work on one job. Passwords belong into `~/.pgpass`, "
+    "PGPASSWORD or a service file, as with every client of PostgreSQL.",
+)
+app.add_typer(logs, name="log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +260,15 @@ def run(
     session_id: Annotated[
         str | None, typer.Option("--session", metavar="NAME", help="The session's name. [default: a random one]")
     ] = None,
+    lease_s: Annotated[
+        float,
+        typer.Option(
+            "--lease",
+            metavar="SECONDS",
+            min=0.1,
+            help="With --log URL: how long other hosts wait before they take over the POs of one that died.",
+        ),
+    ] = LEASE_S,
     refresh_s: Annotated[
         float,
         typer.Option(
@@ -292,6 +312,7 @@ def run(
                         interrupted=interrupted,
                         initializer=opening,
                         done=done,
+                        lease_s=lease_s,
                     )
         except KeyboardInterrupt:
             _fail("stopped at once: what was in flight stays pending; run it again to go on", Exit.FAILED)
@@ -310,7 +331,7 @@ def run(
     }
     _Output(as_json).show(record, terminal.run_lines(job.csv_path, result, progress, session.backup, trouble))
     for item in session.damage[: terminal.SHOWN]:
-        _say(f"eventcsv: {job.log_dir}: damaged: {item}")
+        _say(f"eventcsv: {job.log_place}: damaged: {item}")
     if session.damage:
         raise typer.Exit(Exit.DAMAGE)
     failed = result.failed or result.unrecorded or result.refused or result.stopped or trouble
@@ -387,12 +408,12 @@ def history(
         _Output(as_json).show(dataclasses.asdict(event), terminal.event_lines(event))
     damage = [item for item in damage if not item.torn]
     for item in damage:
-        _say(f"eventcsv: {job.log_dir}: damaged, and perhaps about {po}: {item}")
+        _say(f"eventcsv: {job.log_place}: damaged, and perhaps about {po}: {item}")
     if damage:
         raise typer.Exit(Exit.DAMAGE)
     if not found:
         _fail(
-            f"{terminal.near(job.log_dir)}: no events of {po!r}. If there is such a row, it has no result yet",
+            f"{terminal.near(job.log_place)}: no events of {po!r}. If there is such a row, it has no result yet",
             Exit.FAILED,
         )
 
@@ -477,6 +498,8 @@ def emit(
         typer.Option("--set", metavar="COLUMN=TEXT", help="Set another column; can be given several times."),
     ] = None,
     durability: DurabilityOf = "disk",
+    log: LogPlace = None,
+    job_name: JobName = None,
     key: Key = DEFAULT_KEY,
     lock_timeout_s: LockTimeoutS = 30.0,
     debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
@@ -487,7 +510,7 @@ def emit(
     CSV itself is brought up to date by `eventcsv compact`.
     """
     columns = _assigned(assignments or [])
-    with EventCsv(csv, key=key, durability=durability, lock_timeout_s=lock_timeout_s) as job:
+    with EventCsv(csv, key=key, durability=durability, lock_timeout_s=lock_timeout_s, log=log, job=job_name) as job:
         event = job.emit_result(po, status, columns=columns)
     _Output(as_json).show(
         dataclasses.asdict(event), iter([f"recorded {event.key} {event.cells.get('STATUS', '')} as {event.id}"])
@@ -648,6 +671,63 @@ def import_(
     """
     result = EventCsv(csv, key=key, backup_dir=backup_dir).import_workbook(workbook, sheet=sheet, force=force)
     _Output(as_json).show(dataclasses.asdict(result), terminal.import_lines(result))
+
+
+# --- log -----------------------------------------------------------------------------------------------------------
+
+
+@logs.command(epilog="Example: `eventcsv log init postgresql://owner@db.example/work --worker scraper --operator ana`")
+def init(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The server and its database.", show_default=False)],
+    *,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="NAME", help="Begin this job, too, for workers that have no CSV.")
+    ] = None,
+    key: Key = DEFAULT_KEY,
+    workers: Annotated[
+        list[str] | None,
+        typer.Option("--worker", metavar="ROLE", help="Let this role append and claim; can be given several times."),
+    ] = None,
+    operators: Annotated[
+        list[str] | None,
+        typer.Option("--operator", metavar="ROLE", help="Let this role read the log, run, copy and prune, too."),
+    ] = None,
+    lock_timeout_s: LockTimeoutS = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Make eventcsv's schema in a database, unless it is there. It takes a role that may create a schema."""
+    if not is_url(url):
+        raise typer.BadParameter("has to be postgresql://host/database", param_hint="URL")
+    place, lines = init_server(url, job=job, key=key, workers=workers, operators=operators, timeout_s=lock_timeout_s)
+    _Output(as_json).show({"log": place, "job": job}, iter(lines))
+
+
+@logs.command(epilog="Example: `eventcsv log copy data/input/input.events postgresql://db.example/work --job input`")
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A directory or a URL.", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A directory or a URL.", show_default=False)],
+    *,
+    job: Annotated[
+        str | None,
+        typer.Option("--job", metavar="NAME", help="The job on the server. [default: the directory's name]"),
+    ] = None,
+    key: Key = DEFAULT_KEY,
+    lock_timeout_s: LockTimeoutS = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Copy a job's log between a directory and a server, and compare the two. Run it again to go on where it stopped.
+
+    Nobody may append meanwhile. Afterwards use one of the two only: backups and the checkpoint fit both.
+    """
+    from eventcsv.copier import copy_log  # noqa: PLC0415  # most commands copy nothing
+
+    with _folding_bar("copying") as on_progress:
+        result = copy_log(
+            open_log(source, job=job, other=target, key=key, lock_timeout_s=lock_timeout_s),
+            open_log(target, job=job, other=source, key=key, lock_timeout_s=lock_timeout_s),
+            on_progress=on_progress,
+        )
+    _Output(as_json).show(dataclasses.asdict(result), terminal.copy_lines(result))
 
 
 # --- around every command ----------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 import orjson
 
 from eventcsv import checkpoint
-from eventcsv.errors import BackupError, EventCsvError, InvalidCsv, InvalidEvent
+from eventcsv.errors import AppendError, BackupError, ClaimLost, EventCsvError, InvalidCsv, InvalidEvent, ServerError
 from eventcsv.event import (
     BLANKS,
     COLUMNS,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from eventcsv.backup import Backup
+    from eventcsv.claims import Claims
     from eventcsv.compactor import Compactor, CompactResult
     from eventcsv.export import ExportResult, Format
     from eventcsv.folded import ProgressCallback
@@ -142,6 +143,7 @@ class EventCsv:
                 storage=self._storage,
             )
         self._csv_seen = False
+        self._tokens: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # What loads Polars stays behind: a worker gets the light side.
@@ -234,8 +236,7 @@ class EventCsv:
             values |= columns
         cells = check_cells(values, key_column=self.key)
         event = self._log.new_event(Kind.RESULT, check_key(key), cells, ts)
-        self._check_csv_exists()
-        self._log.append(event)
+        self._record(event)
         return event
 
     def emit_started(self, key: str) -> Event:
@@ -254,9 +255,51 @@ class EventCsv:
             AppendError: It could not be made durable, after three retries.
         """
         event = self._log.new_event(Kind.STARTED, check_key(key), {}, _now())
-        self._check_csv_exists()
-        self._log.append(event)
+        self._record(event)
         return event
+
+    def _record(self, event: Event) -> None:
+        try:
+            self._check_csv_exists()
+        except ServerError as error:
+            raise AppendError(
+                f"{error}. Treat {event.key} as not done; once the cause is gone, emit it again", event
+            ) from error
+        token = self._tokens.get(event.key.strip(BLANKS)) if self._tokens else None
+        if token is None:
+            self._log.append(event)
+        else:
+            self._append_claimed(event, token)
+
+    def _append_claimed(self, event: Event, token: int) -> None:
+        log = cast("PgLog", self._log)  # nothing else gives tokens
+        try:
+            log.append_claimed(event, event.key.strip(BLANKS), token)
+        except ClaimLost:
+            raise
+        except ServerError as error:
+            raise log.failure(event, error) from error
+
+    def hold(self, key: str, token: int | None) -> None:
+        """Record under a claim what comes of a PO, or without one any more; `Session.run` does this by itself."""
+        if token is None:
+            self._tokens.pop(key, None)
+        else:
+            self._tokens[key] = token
+
+    def claims(self, *, owner: str, lease_s: float, seen: Position) -> Claims | None:
+        """Return what keeps other hosts from the POs that a run works on; None when the log is in files.
+
+        Args:
+            owner: Who claims, for people; unique to this run.
+            lease_s: How long a claim lasts without being renewed, in seconds.
+            seen: How much of the log the run has seen.
+        """
+        if isinstance(self._log, FileLog):
+            return None
+        from eventcsv.claims import Claims as Made  # noqa: PLC0415  # it needs the client, which is there now
+
+        return Made(cast("PgLog", self._log), owner=owner, lease_s=lease_s, seen=seen)
 
     def record_as(self, writer: str) -> None:
         """Begin the ids of this process's events with `writer`, which nobody else may use."""
@@ -290,6 +333,11 @@ class EventCsv:
                 f"{self.csv_path}, line 1: has no column {self.key!r}. "
                 "Name the key column: key=..., or --key on the command line"
             )
+
+    def leave_csv(self) -> None:
+        """Be a worker on another machine than the CSV: look for none here, and make no job."""
+        self._csv_seen = True
+        self._log.directory = ""
 
     def close(self) -> None:
         """Close the log; the next result opens it again. One that is never closed loses nothing."""
@@ -694,13 +742,58 @@ def _log_on_server(
     )
 
 
+def open_log(place: str, *, job: str | None, other: str, key: str, lock_timeout_s: float) -> FileLog | PgLog:
+    """Return the log in a directory or on a server, which is named after the directory unless a name is given.
+
+    Raises:
+        ServerError: It is no URL that PostgreSQL's client reads.
+    """
+    if not is_url(place):
+        return FileLog(os.path.abspath(place), key_column=key, lock_timeout_s=lock_timeout_s)
+    name = job or ("" if is_url(other) else os.path.basename(os.path.abspath(other)).removesuffix(".events"))
+    if not name:
+        raise EventCsvError("log copy: which job? Give --job NAME")
+    return _log_on_server(
+        place, job=name, directory="", key_column=key, lock_timeout_s=lock_timeout_s, storage=Storage()
+    )
+
+
+def init_server(
+    url: str,
+    *,
+    job: str | None,
+    key: str,
+    workers: Sequence[str] | None,
+    operators: Sequence[str] | None,
+    timeout_s: float,
+) -> tuple[str, list[str]]:
+    """Make the schema on a server, and a job when it is named; return where, and what was done in words.
+
+    Raises:
+        ServerError: The server does not answer, or says no.
+    """
+    name = job or ""
+    log = _log_on_server(url, job=name, directory="", key_column=key, lock_timeout_s=timeout_s, storage=Storage())
+    from eventcsv.pgadmin import init  # noqa: PLC0415  # it needs the client, which is there as shown above
+
+    place = init(url, workers=workers or (), operators=operators or (), timeout_s=timeout_s)
+    lines = [f"{place}: is ready for logs"]
+    lines += [f"  role {role} may append and claim" for role in workers or ()]
+    lines += [f"  role {role} may read the log, run, copy and prune" for role in operators or ()]
+    if job:
+        log.make()
+        lines.append(f"  job {job}, key column {key}")
+    log.close()
+    return place, lines
+
+
 def _refuse_repeated(values: Mapping[str, object], columns: Mapping[str, object]) -> None:
     for name in columns:
         if name in values:
             raise InvalidEvent("columns", f"{name} is given twice, as an argument and in columns")
 
 
-_jobs: dict[tuple[str, str], EventCsv] = {}
+_jobs: dict[tuple[str, str, str, str | None], EventCsv] = {}
 
 
 def emit_result(  # the details are those of the method, which checks them
@@ -708,6 +801,8 @@ def emit_result(  # the details are those of the method, which checks them
     status: str | Status,
     *,
     csv: str | os.PathLike[str] | None = None,
+    log: str | os.PathLike[str] | None = None,
+    job: str | None = None,
     key_column: str = DEFAULT_KEY,
     **details: Any,  # noqa: ANN401
 ) -> Event:
@@ -716,7 +811,9 @@ def emit_result(  # the details are those of the method, which checks them
     Args:
         key: The PO.
         status: What came of it.
-        csv: The CSV; by default the one that EVENTCSV_CSV names.
+        csv: The CSV; by default the one that EVENTCSV_CSV names. A worker on another machine than the CSV needs none.
+        log: The event log, as for `EventCsv`; by default EVENTCSV_LOG, or the one beside the CSV.
+        job: What the job is called on the server; by default EVENTCSV_JOB, or the name of the CSV without ".csv".
         key_column: The column that identifies a row.
         details: The keyword arguments of `EventCsv.emit_result`.
 
@@ -724,15 +821,23 @@ def emit_result(  # the details are those of the method, which checks them
         The event as it stands in the log.
 
     Raises:
-        EventCsvError: Neither `csv` nor EVENTCSV_CSV names a CSV.
+        EventCsvError: Nothing names a CSV, nor a server and a job on it.
         InvalidEvent: A rule is broken; nothing was written.
         AppendError: The result could not be made durable.
     """
     path = csv or os.environ.get(CSV_VARIABLE)
-    if not path:
-        raise EventCsvError(f"emit_result: which CSV? Give csv=..., or set {CSV_VARIABLE}")
-    name = (os.path.abspath(path), key_column)
-    job = _jobs.get(name)
-    if job is None:
-        job = _jobs.setdefault(name, EventCsv(path, key=key_column))
-    return job.emit_result(key, status, **details)
+    place = log or os.environ.get(LOG_VARIABLE)
+    called = job or os.environ.get(JOB_VARIABLE)
+    if not path and not (is_url(place) and called):
+        raise EventCsvError(
+            f"emit_result: which CSV? Give csv=..., or set {CSV_VARIABLE}. Without a CSV, on another machine, name the "
+            f"log on its server and the job there: log=... and job=..., or {LOG_VARIABLE} and {JOB_VARIABLE}"
+        )
+    name = (os.path.abspath(path) if path else "", key_column, str(place), called)
+    known = _jobs.get(name)
+    if known is None:
+        made = EventCsv(path or f"{called}.csv", key=key_column, log=place, job=called)
+        if not path:
+            made.leave_csv()
+        known = _jobs.setdefault(name, made)
+    return known.emit_result(key, status, **details)

@@ -102,6 +102,27 @@ LockTimeoutS = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+LogPlace = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="URL|DIR",
+        envvar="EVENTCSV_LOG",
+        show_envvar=True,
+        help="The event log: postgresql://host/database, or a directory. [default: .events beside CSV]",
+        rich_help_panel=_PANEL,
+    ),
+]
+JobName = Annotated[
+    str | None,
+    typer.Option(
+        "--job",
+        metavar="NAME",
+        envvar="EVENTCSV_JOB",
+        help="What the job is called on the server. [default: the name of CSV, without .csv]",
+        rich_help_panel=_PANEL,
+    ),
+]
 DurabilityOf = Annotated[
     Durability, typer.Option("--durability", help="What a recorded result survives: a power cut, or a crash only.")
 ]
@@ -138,6 +159,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, fo
 def _job(
     csv: CsvPath,
     *,
+    log: LogPlace = None,
+    job: JobName = None,
     log_level: LogLevel = None,
     log_file: LogFile = None,
     key: Key = DEFAULT_KEY,
@@ -152,6 +175,8 @@ def _job(
         configure_logging(log_level, log_file)
     return EventCsv(
         csv,
+        log=log,
+        job=job,
         key=key,
         backup_dir=backup_dir,
         lock_timeout_s=lock_timeout_s,

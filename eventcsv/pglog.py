@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from eventcsv.errors import AppendError, EventCsvError, UnsupportedFormat
+from eventcsv.errors import AppendError, ClaimLost, EventCsvError, UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, sealed, unsealed, utc_text
 from eventcsv.pgschema import VERSION
 from eventcsv.pgserver import NoSuchJob, Server
@@ -43,6 +43,7 @@ _ROWS: Final = (
 _ROW_AFTER: Final = (
     "select ends from eventcsv.line where job = %s and segment = %s and ends > %s::bigint order by ends limit 1"
 )
+_STORE: Final = "select eventcsv.store(%s::text, %s::int, %s::bigint, %s::bigint[], %s::text[], %s::bytea[])"
 _APPEND: Final = "select eventcsv.append(%s::int, %s::text, %s::bytea)"
 _APPEND_CLAIMED: Final = "select eventcsv.append(%s::int, %s::text, %s::bytea, %s::text, %s::bigint, %s::boolean)"
 
@@ -252,6 +253,24 @@ class PgLog:
         while not self._begin_segment(number):  # another machine was faster
             number += 1
         return Position(number, 0)
+
+    def store(self, segment: int, start_bytes: int, rows: list[tuple[int, str | None, bytes]]) -> None:
+        """Put lines of another log at the end of this one, in one transaction.
+
+        Args:
+            segment: The number of the segment.
+            start_bytes: Where in it they begin, which has to be its end.
+            rows: The byte at which each line ends, its id, and the line.
+
+        Raises:
+            EventCsvError: This log does not end there.
+        """
+        ends, ids, lines = zip(*rows, strict=True)
+        arguments = (self.job, segment, start_bytes, list(ends), list(ids), list(lines))
+        try:
+            self.server.call(_STORE, arguments)
+        except ClaimLost as error:
+            raise EventCsvError(f"{error}. Stop whoever does, and copy again") from None
 
     def finish_seals(self) -> None:
         """Do nothing: a database has no segments that a crash can leave half done."""

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,12 @@ class Listener(Protocol):
 
     def waiting(self) -> int:
         """Return how many tasks nobody has been given yet."""
+
+    def expects_more(self) -> bool:
+        """Tell whether there may be more tasks later, though none waits now."""
+
+    def has_lapsed(self, task: Task) -> bool:
+        """Tell whether a task is not this pool's any more, so that its worker has to be stopped."""
 
     def next_task(self) -> Task:
         """Return one of them, which is given to a worker now."""
@@ -108,6 +115,8 @@ class Pool:
     _ever_ready: bool = False
     _guard: subprocess.Popen[bytes] | None = None
     _next_start_at: float = 0.0
+    _watch: threading.Thread | None = None
+    _ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Work until there is nothing left, or until `stopping` says so and what is in flight is done.
@@ -121,7 +130,7 @@ class Pool:
                 if not stopping():
                     self._hand_out()
                 busy = any(worker.task for worker in self._workers)
-                if not busy and (stopping() or not self.listener.waiting()):
+                if not busy and (stopping() or not (self.listener.waiting() or self.listener.expects_more())):
                     return
                 ends = {worker.connection: worker for worker in self._workers}
                 for end in wait(list(ends), _TICK_S):
@@ -147,6 +156,9 @@ class Pool:
     def _hand(self, task: Task, worker: _Worker) -> None:
         worker.task, worker.taken = task, False
         worker.deadline = time.monotonic() + _START_TIMEOUT_S
+        if task.token is not None and self._watch is None:
+            self._watch = threading.Thread(target=self._stop_lapsed, name="eventcsv-leases", daemon=True)
+            self._watch.start()
         with suppress(OSError):  # it has just died, which its connection will tell
             worker.connection.send(task)
 
@@ -180,6 +192,16 @@ class Pool:
                 self._listen(worker)
             if worker in self._workers:
                 self._bury(worker, self._ending_of(worker))
+
+    def _stop_lapsed(self) -> None:
+        """Kill whoever works on what another host may have taken over by now; its death shows like any other.
+
+        In a thread of its own: the others may be waiting for the server just then.
+        """
+        while not self._ended.wait(_TICK_S):
+            for worker in list(self._workers):
+                if worker.task and worker.task.token is not None and self.listener.has_lapsed(worker.task):
+                    _signal_group(worker.process)
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
@@ -231,6 +253,8 @@ class Pool:
             )
 
     def _ending_of(self, worker: _Worker) -> str:
+        if worker.task and self.listener.has_lapsed(worker.task):
+            return "it was stopped, as its claim could not be renewed and another host may go on"
         hint = (
             ""
             if worker.ready
@@ -261,6 +285,9 @@ class Pool:
 
     def _dismiss(self) -> None:
         """Let idle workers end in peace, and kill the others."""
+        self._ended.set()
+        if self._watch:
+            self._watch.join()
         for worker in self._workers:
             if worker.task or not worker.ready:
                 _signal_group(worker.process)

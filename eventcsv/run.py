@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import polars as pl
 
 from eventcsv import masking
-from eventcsv.errors import AppendError, EventCsvError, InvalidEvent
+from eventcsv.claiming import Refusal, owner_of
+from eventcsv.errors import AppendError, ClaimLost, EventCsvError, InvalidEvent
 from eventcsv.event import COLUMNS, FAILED, Kind, Status, check_key
 from eventcsv.progress import work_of
 from eventcsv.worker import Outcome, Recorder, Task
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Collection, Iterator
 
+    from eventcsv.claims import Claims
     from eventcsv.compactor import Compactor
     from eventcsv.event import Event
     from eventcsv.folded import Folded
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _MOST_UNRECORDED: Final = 10
+_LOOK_AGAIN_S: Final = 0.5
 
 
 class Job(Recorder, Protocol):
@@ -35,6 +39,9 @@ class Job(Recorder, Protocol):
 
     def new_segment(self) -> Position:
         """Begin a new segment of the log; return where it begins."""
+
+    def claims(self, *, owner: str, lease_s: float, seen: Position) -> Claims | None:
+        """Return what keeps other hosts from the POs that a run works on; None when there are none."""
 
     def history(self, key: str, *, since: Position | None = None) -> Iterator[Event]:
         """Yield the events of a PO, in the order of the log."""
@@ -50,6 +57,7 @@ class RunResult:
         failed: Those with STATUS ERROR or FAILED, in the order of their results.
         interrupted: The POs that were in flight when an earlier run died.
         held: Those of them that were held back, as asked.
+        elsewhere: How many POs other hosts have finished or taken over meanwhile.
         refused: Keys of the CSV that no event may have, for instance with a line break; mend them there.
         unrecorded: What could not be recorded; those POs stay pending.
         lost_workers: How many workers died or were stopped in the middle of a PO.
@@ -62,6 +70,7 @@ class RunResult:
     failed: tuple[Outcome, ...]
     interrupted: tuple[str, ...]
     held: tuple[str, ...]
+    elsewhere: int
     refused: tuple[str, ...]
     unrecorded: tuple[Outcome, ...]
     lost_workers: int
@@ -78,6 +87,8 @@ class Run:
         view_changed: Set whenever an operator may have changed what there is to do.
         done: The STATUS words that count as done.
         hold: Whether POs that were in flight when an earlier run died are held back.
+        writer: What the ids of this session's events begin with.
+        lease_s: How long a claim lasts without being renewed, in seconds.
 
     Attributes:
         todo: The POs that nobody has been given yet, each with its row number.
@@ -92,6 +103,8 @@ class Run:
         done: Collection[str],
         *,
         hold: bool,
+        writer: str,
+        lease_s: float,
     ) -> None:
         self.todo: deque[tuple[str, int]] = deque()
         self.hopeless = ""
@@ -109,7 +122,13 @@ class Run:
         self._refused: list[str] = []
         folded = self._plan()
         self._start = folded.end.position
-        in_flight = {item.key for item in folded.in_flight}
+        self._writer = writer
+        self._claims = job.claims(owner=owner_of(writer), lease_s=lease_s, seen=self._start)
+        self._tokens: dict[str, int] = {}
+        self._held_elsewhere: deque[tuple[str, int]] = deque()
+        self._elsewhere = 0
+        self._look_again_at = 0.0
+        in_flight = {item.key for item in folded.in_flight} - (self._claims.held() if self._claims else frozenset())
         self._interrupted = tuple(key for key, _ in self.todo if key in in_flight)
         self._held = self._interrupted if hold else ()
         self._met.update(self._held)
@@ -133,27 +152,78 @@ class Run:
 
     def waiting(self) -> int:
         """Return how many POs nobody has been given yet, by the CSV as it is now."""
-        if self._view_changed.is_set() or not (self.todo or self._exhausted):
+        if self._view_changed.is_set() or not (self.todo or self._held_elsewhere or self._exhausted):
             try:
                 self._plan()
             except (EventCsvError, OSError) as error:  # the operator will mend it; what is known is worked on
                 masking.get_logger().warning("run.not_planned_again", csv=self._job.csv_path, error=str(error))
             self._exhausted = not self.todo
+            self._held_elsewhere.clear()  # they are in the plan again
+        if self._claims:
+            self._claim_next(self._claims)
         return len(self.todo)
+
+    def _claim_next(self, claims: Claims) -> None:
+        """Bring to the front a PO that is claimed for this run; those that others work on wait at the side."""
+        if not self.todo and self._held_elsewhere and time.monotonic() >= self._look_again_at:
+            self.todo, self._held_elsewhere = self._held_elsewhere, deque()
+            self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
+        while self.todo and self.todo[0][0] not in self._tokens:
+            key, _ = self.todo[0]
+            try:
+                found = claims.claim(key)
+            except EventCsvError as error:  # the server is away; what is in flight goes on
+                masking.get_logger().warning("claims.not_made", error=str(error))
+                found = Refusal.HELD
+            if found is Refusal.HELD:
+                self._held_elsewhere.append(self.todo.popleft())
+            elif found is Refusal.FINISHED:
+                self._elsewhere += 1
+                self._met.add(key)
+                self.todo.popleft()
+            elif isinstance(found, int):
+                self._tokens[key] = found
+
+    def expects_more(self) -> bool:
+        """Tell whether other hosts work on POs, which they may give back by dying."""
+        return bool(self._held_elsewhere)
+
+    def has_lapsed(self, task: Task) -> bool:
+        """Tell whether another host may have taken over a PO by now."""
+        return self._claims is not None and self._claims.has_lapsed(task.key)
 
     def next_task(self) -> Task:
         """Return the next PO with its row."""
         key, row = self.todo.popleft()
         self._met.add(key)
-        return Task(key, dict(zip(self._names, self._rows.row(row), strict=True)))
+        return Task(key, dict(zip(self._names, self._rows.row(row), strict=True)), self._tokens.get(key))
+
+    def close(self) -> None:
+        """Give back what this run has claimed."""
+        if self._claims:
+            self._claims.close()
+
+    def _forget_claim(self, key: str) -> None:
+        if self._claims:
+            self._claims.forget(key)
+            self._tokens.pop(key, None)
+            self._job.hold(key, None)
 
     def returned(self, task: Task) -> None:
         """Take back a PO that nobody has begun."""
+        if self._claims:
+            self._claims.release(task.key)
+            self._forget_claim(task.key)
         self._met.discard(task.key)
         self._view_changed.set()
 
     def finished(self, outcome: Outcome) -> None:
         """Take note of what came of a PO."""
+        self._forget_claim(outcome.key)
+        if outcome.taken_over:
+            self._elsewhere += 1
+            masking.get_logger().warning("po.taken_over", key=outcome.key, reason=outcome.message)
+            return
         if outcome.unrecorded:
             self._unrecorded.append(outcome)
             whole = dataclasses.asdict(outcome.unrecorded)
@@ -173,16 +243,21 @@ class Run:
     def lost(self, task: Task, reason: str) -> None:
         """Record that a worker was lost with its PO, unless it had recorded a result before."""
         self._lost_workers += 1
+        if task.token is not None:
+            self._job.hold(task.key, task.token)
         try:
             last = None
             for event in self._job.history(task.key, since=self._start):
-                last = event
+                if task.token is None or event.id.startswith(f"{self._writer}-"):  # others have ids of other hosts
+                    last = event
             if last is None or last.kind != Kind.RESULT:
                 last = self._job.emit_result(task.key, Status.ERROR, error_message=reason)
             cells = last.cells
             outcome = Outcome(task.key, cells.get(COLUMNS["status"], ""), cells.get(COLUMNS["error_message"], ""))
         except AppendError as error:
             outcome = Outcome(task.key, "", str(error), unrecorded=error.event)
+        except ClaimLost as error:
+            outcome = Outcome(task.key, "", str(error), taken_over=True)
         self.finished(outcome)
 
     def result(self, *, stopped: str | None, duration_s: float) -> RunResult:
@@ -193,6 +268,7 @@ class Run:
             failed=tuple(self._failed),
             interrupted=self._interrupted,
             held=self._held,
+            elsewhere=self._elsewhere,
             refused=tuple(self._refused),
             unrecorded=tuple(self._unrecorded),
             lost_workers=self._lost_workers,

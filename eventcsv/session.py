@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from eventcsv import masking
+from eventcsv.claiming import LEASE_S
 from eventcsv.errors import EventCsvError
 from eventcsv.event import DONE
 from eventcsv.pool import Pool
@@ -172,6 +173,7 @@ class Session:
         interrupted: Interrupted = "retry",
         initializer: Initializer | None = None,
         done: Collection[str] = DONE,
+        lease_s: float = LEASE_S,
     ) -> RunResult:
         """Work through the pending POs, in the order of the CSV, with worker processes.
 
@@ -193,6 +195,8 @@ class Session:
             initializer: Called once in each worker, before its first PO, for instance to open a browser. What it opens
                 is closed by atexit in a worker that ends in peace; what it started is killed with one that does not.
             done: The STATUS words that count as done.
+            lease_s: With a log on a server, how long other hosts wait before they take over the POs of one that died or
+                was cut off, in seconds. Runs on several hosts take different POs.
 
         Returns:
             What was done.
@@ -206,6 +210,8 @@ class Session:
             raise ValueError(f"workers: has to be 1 or more, not {workers}")
         if timeout_s is not None and not 0 < timeout_s <= threading.TIMEOUT_MAX:
             raise ValueError(f"timeout_s: has to be a number of seconds above 0, not {timeout_s}")
+        if not 0 < lease_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"lease_s: has to be a number of seconds above 0, not {lease_s}")
         if interrupted not in {"retry", "hold"}:
             raise ValueError(f'interrupted: has to be "retry" or "hold", not {interrupted!r}')
         if not self._is_open or self._pid != os.getpid():
@@ -214,18 +220,30 @@ class Session:
             raise EventCsvError("a run of this session is on already; two would work on the same POs")
         try:
             return self._run(
-                Work(self._job, process, initializer), workers, timeout_s, done, hold=interrupted == "hold"
+                Work(self._job, process, initializer),
+                workers,
+                timeout_s,
+                done,
+                hold=interrupted == "hold",
+                lease_s=lease_s,
             )
         finally:
             self._running.release()
 
     def _run(
-        self, work: Work, workers: int, timeout_s: float | None, done: Collection[str], *, hold: bool
+        self,
+        work: Work,
+        workers: int,
+        timeout_s: float | None,
+        done: Collection[str],
+        *,
+        hold: bool,
+        lease_s: float,
     ) -> RunResult:
         clock = time.perf_counter()
         check_callable(work.process)
         _check_importable(work)
-        run = Run(self._job, self._compactor, self._view_changed, done, hold=hold)
+        run = Run(self._job, self._compactor, self._view_changed, done, hold=hold, writer=self._writer, lease_s=lease_s)
         size = min(workers, max(1, len(run.todo)))
         pool = Pool(work, size, timeout_s, self._writer, self._numbers, run)
         with stop_signals() as stop:
@@ -235,6 +253,7 @@ class Session:
                     pool.run(lambda: stop.is_set() or bool(run.hopeless))
             finally:
                 self.stop = None
+                run.close()
         return run.result(stopped=stop.reason or run.hopeless or None, duration_s=time.perf_counter() - clock)
 
 

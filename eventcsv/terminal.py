@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from eventcsv.backup import Backup
     from eventcsv.compactor import CompactResult
+    from eventcsv.copier import CopyResult
     from eventcsv.event import Event, InFlight
     from eventcsv.export import ExportResult
     from eventcsv.intake import ImportResult
@@ -79,8 +80,17 @@ def _line(label: str, text: str) -> str:
     return f"  {label:<10} {text}"
 
 
+def copy_lines(result: CopyResult) -> Iterator[str]:
+    """Say what a copy of a log did."""
+    yield f"{near(result.target)}: is the same log as {near(result.source)}, byte for byte"
+    yield _line("segments", f"{result.segments:,}, {_size(result.size_bytes)}; {_size(result.copied_bytes)} copied now")
+    yield _line("next", "use one of the two and move the other away: what they record apart does not merge")
+
+
 def near(path: str) -> str:
     """Return a path as one would type it here: relative when it lies below the working directory."""
+    if "://" in path:
+        return path
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
@@ -266,6 +276,8 @@ def run_lines(
     if trouble:
         yield _line("CSV", trouble)
         yield _line("", "every result is safe in the log: mend it, and run eventcsv compact")
+    if result.elsewhere:
+        yield _line("elsewhere", f"{result.elsewhere:,} finished or taken over by other hosts meanwhile")
     yield from _left_over_lines(result)
     yield from _failed_lines(result)
     if progress and 0 < result.by_status.get(Status.NO_ATTACHMENTS, 0) <= progress.pending:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from eventcsv.errors import AppendError, InvalidEvent
+from eventcsv.errors import AppendError, ClaimLost, InvalidEvent
 from eventcsv.event import BLANKS, COLUMNS, Status, column_id
 from eventcsv.masking import masked
 
@@ -43,6 +43,9 @@ class Recorder(Protocol):
     def record_as(self, writer: str) -> None:
         """Begin the ids of events to come with `writer`."""
 
+    def hold(self, key: str, token: int | None) -> None:
+        """Record under a claim what comes of a PO, or without one any more."""
+
     def emit_started(self, key: str) -> Event:
         """Record that a PO is taken up."""
 
@@ -64,10 +67,12 @@ class Task:
     Attributes:
         key: The PO.
         row: Its row: column name to text.
+        token: That of the claim under which it is worked on; None when there is no other host.
     """
 
     key: str
     row: Row
+    token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Outcome:
         message: Its ERROR_MESSAGE, or why nothing could be recorded.
         details: The traceback of what `process` raised, or "".
         unrecorded: The event that could not be recorded, or None.
+        taken_over: Whether another host has taken the PO over, so that nothing was recorded here.
     """
 
     key: str
@@ -87,6 +93,7 @@ class Outcome:
     message: str = ""
     details: str = ""
     unrecorded: Event | None = None
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +214,18 @@ def _forward_logs(send: Callable[[object], None]) -> None:
 
 def work_on(task: Task, work: Work) -> Outcome:
     """Take up a PO, work on it and record what came of it."""
+    if task.token is None:
+        return _work_on(task, work)
+    work.job.hold(task.key, task.token)
+    try:
+        return _work_on(task, work)
+    except ClaimLost as error:
+        return Outcome(task.key, "", message=str(error), taken_over=True)
+    finally:
+        work.job.hold(task.key, None)
+
+
+def _work_on(task: Task, work: Work) -> Outcome:
     try:
         work.job.emit_started(task.key)  # first, so that a crash after the work does not hide that it was done
     except AppendError as error:

@@ -1,0 +1,254 @@
+"""The promise: hosts that share a log share the work; a PO has one live host at a time, and no dead one keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import read_csv, wait_until
+from servers import unused_name
+
+from eventcsv import EventCsv
+from eventcsv.claiming import Refusal
+from eventcsv.errors import ClaimLost
+from eventcsv.scan import events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from servers import PgServer
+
+    from eventcsv.event import Event
+
+POS = [f"PO{number}" for number in range(24)]
+JOBS = """
+import os, time
+def download(key, row):
+    path = os.environ["TRACE"]
+    with open(path, "a", buffering=1) as trace:
+        trace.write(f"{os.environ['HOST']} {key}\\n")
+    deadline = time.monotonic() + float(os.environ["WORK_S"])
+    while time.monotonic() < deadline or os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.01)
+    return {"SUPPLIER": os.environ["HOST"]}
+"""
+
+
+class Hosts:
+    """Machines, each with a copy of the CSV and processes of its own."""
+
+    def __init__(self, folder: Path, url: str, *, work_s: float = 0.05) -> None:
+        self.folder = folder
+        self.url = url
+        self.job = unused_name("hosts")
+        self.work_s = work_s
+        self.running: list[subprocess.Popen[str]] = []
+        (folder / "jobs.py").write_text(JOBS)
+
+    def csv(self, host: str) -> Path:
+        path = self.folder / host / "input.csv"
+        if not path.exists():
+            path.parent.mkdir()
+            path.write_text("PO_NUMBER;STATUS;SUPPLIER\n" + "".join(f"{key};;\n" for key in POS))
+        return path
+
+    def start(self, host: str, *options: str, workers: int = 2) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "TRACE": str(self.folder / f"{host}.trace"),
+            "HOST": host,
+            "HOLD": str(self.folder / f"{host}.hold"),
+            "WORK_S": str(self.work_s),
+            "PYTHONPATH": str(self.folder),
+        }
+        command = [sys.executable, "-m", "eventcsv", "run", str(self.csv(host)), "jobs:download", "--log", self.url]
+        command += ["--job", self.job, "--workers", str(workers), "--json", *options]
+        log_file = ["--log-file", str(self.folder / f"{host}.log")]
+        run = subprocess.Popen(
+            command + log_file,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.running.append(run)
+        return run
+
+    def worked(self, host: str) -> list[list[str]]:
+        with suppress(FileNotFoundError):
+            return [line.split() for line in (self.folder / f"{host}.trace").read_text().splitlines()]
+        return []
+
+    def signal_all(self, run: subprocess.Popen[str], number: signal.Signals) -> None:
+        """Send a signal to every process of a host; its workers and its guard lead groups of their own."""
+        for pid in _family(run.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def results(self) -> list[Event]:
+        job = EventCsv(self.csv("reader"), log=self.url, job=self.job)
+        chunks = job._log.read(job._log.first(), job._log.end().position)
+        return [event for chunk in chunks for event in events(chunk)[0] if event.kind == "result"]
+
+    def end(self) -> None:
+        for run in self.running:
+            self.signal_all(run, signal.SIGKILL)
+            run.communicate()
+
+
+def _family(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for line in subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )[1:-1]:
+        child, parent = map(int, line.split())
+        children.setdefault(parent, []).append(child)
+    found, queue = [], [pid]
+    while queue:
+        found.append(queue.pop())
+        queue += children.get(found[-1], [])
+    return found
+
+
+def result_of(run: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 0, out + err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, pg_server: PgServer) -> Iterator[Hosts]:
+    """Some hosts without work yet."""
+    made = Hosts(tmp_path, pg_server.url)
+    yield made
+    made.end()
+
+
+def test_hosts_take_different_pos(hosts: Hosts) -> None:
+    """Three hosts work through one job: each PO is done once, and every host's CSV shows the same in the end."""
+    runs = {host: hosts.start(host) for host in ("a", "b", "c")}
+    done = {host: result_of(run) for host, run in runs.items()}
+    assert len(POS) == sum(result["processed"] for result in done.values())
+    assert dict.fromkeys(POS, 1) == Counter(line[1] for host in runs for line in hosts.worked(host))
+    assert sorted(POS) == sorted(event.key for event in hosts.results())
+    for host in runs:
+        job = EventCsv(hosts.csv(host), log=hosts.url, job=hosts.job)
+        job.compact()
+        assert ([], 0) == (job.pending(), len(job.verify().findings))
+    assert len({hosts.csv(host).read_bytes() for host in runs}) == 1
+
+
+def test_a_host_that_dies_gives_its_pos_back(hosts: Hosts) -> None:
+    """After kill -9 of everything on a host another one does what that one had in flight, once its lease is over."""
+    (hosts.folder / "a.hold").touch()
+    first = hosts.start("a", "--lease", "2")
+    wait_until(lambda: len(hosts.worked("a")) == 2, "two POs in flight")
+    hosts.signal_all(first, signal.SIGKILL)
+    result = result_of(hosts.start("b", "--lease", "2"))
+    assert len(POS) == result["processed"]
+    assert sorted(POS) == sorted(event.key for event in hosts.results())
+    assert {"b"} == {row["SUPPLIER"] for row in read_csv(hosts.csv("b"))}
+
+
+def test_a_host_that_was_frozen_is_refused(hosts: Hosts) -> None:
+    """A host that was stopped past its lease and woken up again records nothing of what another one did meanwhile."""
+    (hosts.folder / "a.hold").touch()
+    frozen = hosts.start("a", "--lease", "2")
+    wait_until(lambda: len(hosts.worked("a")) == 2, "two POs in flight")
+    hosts.signal_all(frozen, signal.SIGSTOP)
+    (hosts.folder / "a.hold").unlink()
+    assert len(POS) == result_of(hosts.start("b", "--lease", "2"))["processed"]
+    hosts.signal_all(frozen, signal.SIGCONT)
+    result = result_of(frozen)
+    assert (0, True) == (result["processed"], result["elsewhere"] >= 2)
+    assert sorted(POS) == sorted(event.key for event in hosts.results())
+    assert {"b"} == {row["SUPPLIER"] for row in read_csv(hosts.csv("a"))}
+
+
+def test_a_host_that_is_cut_off_stops_its_workers(hosts: Hosts, pg_server: PgServer) -> None:
+    """When a claim cannot be renewed its worker is stopped before another host may take the PO over."""
+    (hosts.folder / "a.hold").touch()
+    cut = hosts.start("a", "--lease", "3", "--lock-timeout", "2")
+    wait_until(lambda: len(hosts.worked("a")) == 2, "two POs in flight")
+    workers = set(_family(cut.pid))
+    pg_server.stop()
+    try:
+        wait_until(lambda: len(workers & set(_family(cut.pid))) <= 2, "workers that were stopped")
+    finally:
+        pg_server.start()
+    (hosts.folder / "a.hold").unlink()
+    cut.send_signal(signal.SIGINT)
+    cut.communicate(timeout=60)
+    assert "claim" in (hosts.folder / "a.log").read_text()
+    assert len(POS) >= result_of(hosts.start("b"))["processed"] >= len(POS) - 2
+    assert sorted(POS) == sorted({event.key for event in hosts.results()})
+
+
+def test_claims_keep_their_rules(csv_path: Path, pg_server: PgServer) -> None:
+    """One holder at a time; a token that was superseded is refused; what was finished unseen is not done again."""
+    job, other = (EventCsv(csv_path, log=pg_server.url, job=f"rules {csv_path}") for _ in range(2))
+    job.compact()
+    seen = job._log.end().position
+    mine = job.claims(owner="mine", lease_s=1.0, seen=seen)
+    theirs = other.claims(owner="theirs", lease_s=60.0, seen=seen)
+    assert mine is not None
+    assert theirs is not None
+    try:
+        token = mine.claim("PO1")
+        assert token == 1
+        assert Refusal.HELD == theirs.claim("PO1")
+        time.sleep(1.5)
+        assert Refusal.HELD == theirs.claim("PO1")  # it was renewed
+        mine._end.set()
+        wait_until(lambda: theirs.claim("PO1") == 2, "a lease that runs out")
+        assert mine.has_lapsed("PO1")
+        job.hold("PO1", token)
+        with pytest.raises(ClaimLost):
+            job.emit_result("PO1", "COMPLETED")
+        other.hold("PO1", 2)
+        event = other.emit_result("PO1", "ERROR", error_message="x")
+        assert [event.id] == [item.id for item in job.history("PO1")]
+        assert Refusal.FINISHED == mine.claim("PO1")
+        later = job.claims(owner="later", lease_s=60, seen=job._log.end().position)
+        assert later is not None
+        assert later.claim("PO1") == 3
+        later.close()
+    finally:
+        mine.close()
+        theirs.close()
+
+
+def test_many_claim_at_once_and_none_twice(csv_path: Path, pg_server: PgServer) -> None:
+    """Eight hosts claim the same 40 POs; each PO has one holder."""
+    job = EventCsv(csv_path, log=pg_server.url, job=f"claims {csv_path}")
+    job.compact()
+    script = (
+        "import sys; from eventcsv import EventCsv\n"
+        f"job = EventCsv({str(csv_path)!r}, log={pg_server.url!r}, job={f'claims {csv_path}'!r})\n"
+        "claims = job.claims(owner=sys.argv[1], lease_s=60, seen=job._log.end().position)\n"
+        "print([key for key in range(40) if isinstance(claims.claim(f'PO{key}'), int)], flush=True); input()\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for number in range(8)
+    ]
+    taken: list[int] = []
+    for process in processes:
+        assert process.stdout is not None
+        taken += json.loads(process.stdout.readline())
+    for process in processes:
+        process.communicate("\n")
+    assert list(range(40)) == sorted(taken)

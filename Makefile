@@ -8,7 +8,7 @@ MINUTES  ?= 10
 CSV      ?= data/input/input.csv
 export CSV
 
-.PHONY: help compact watch demo test test-all crash soak check format bench bench-full bench-check clean
+.PHONY: help compact watch demo demo-hosts test test-all crash soak check format bench bench-full bench-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make compact CSV=path    the same for any other CSV'
 	@echo 'make watch CSV=path      the same, again and again, at most a second behind'
 	@echo 'make demo                a run of 446 POs that is killed hard, resumes and finishes'
+	@echo 'make demo-hosts          the same on two hosts that share a log in PostgreSQL, one of which is killed hard'
 	@echo 'make test                run every test'
 	@echo 'make test-all            the same under each Python from 3.11 on that is found here'
 	@echo 'make crash               the long part of the tests: kills, power cuts, damage; some of it needs root'
@@ -55,6 +56,9 @@ watch: $(VENV)/installed sample
 
 demo: $(VENV)/installed
 	@$(BIN)/python data/demo.py
+
+demo-hosts: $(VENV)/installed-dev
+	@$(BIN)/python data/demo_hosts.py
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest --numprocesses auto

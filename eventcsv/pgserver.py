@@ -86,9 +86,11 @@ class Server:
     @property
     def place(self) -> str:
         """Host, port and database, without user and password."""
-        host = str(self._options.get("host") or os.environ.get("PGHOST") or "localhost")
-        port = str(self._options.get("port") or os.environ.get("PGPORT") or "5432")
-        return f"postgresql://{host}:{port}/{self._options.get('dbname') or os.environ.get('PGDATABASE') or ''}"
+        hosts = str(self._options.get("host") or os.environ.get("PGHOST") or "localhost").split(",")
+        ports = str(self._options.get("port") or os.environ.get("PGPORT") or "5432").split(",")
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        places = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+        return f"postgresql://{places}/{self._options.get('dbname') or os.environ.get('PGDATABASE') or ''}"
 
     def call(self, statement: str, arguments: tuple[object, ...] = ()) -> list[Row]:
         """Carry out one statement, again when nobody knows whether it was.

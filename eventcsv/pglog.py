@@ -394,9 +394,8 @@ class PgLog:
         if end.offset_bytes:
             yield from self.read(Position(end.segment, start_bytes), end)
 
-    def crc(self, start: Position, end: Position) -> int | None:
-        """Return zlib.crc32 of the bytes between two positions, or None when some of them are gone."""
-        crc = 0
+    def crc(self, start: Position, end: Position, crc: int = 0) -> int | None:
+        """Return zlib.crc32 of the bytes between two positions, continued from `crc`, or None when some are gone."""
         for number in range(start.segment, end.segment + bool(end.offset_bytes)):
             at = start.offset_bytes if number == start.segment else 0
             stop = end.offset_bytes if number == end.segment else self._size_bytes(number)

@@ -105,8 +105,8 @@ class Log(Protocol):
     def tail(self, end: Position, size_bytes: int) -> Iterator[Chunk]:
         """Yield the last lines before a position, about `size_bytes` of them, all from its own segment."""
 
-    def crc(self, start: Position, end: Position) -> int | None:
-        """Return zlib.crc32 of the bytes between two positions, or None when some of them are gone."""
+    def crc(self, start: Position, end: Position, crc: int = 0) -> int | None:
+        """Return zlib.crc32 of the bytes between two positions, continued from `crc`, or None when some are gone."""
 
     def size_bytes(self, start: Position, end: Position) -> int:
         """Return how many bytes stand between two positions, about."""

@@ -92,6 +92,11 @@ class PgServer:
         log = str(self.folder / "server.log")
         self.run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", log, "-o", options)
 
+    def restart(self, settings: Mapping[str, object] | None = None) -> None:
+        """Stop it and start it, with other settings from now on."""
+        self.stop()
+        self.start(settings)
+
     def stop(self, mode: str = "fast") -> None:
         """Stop it."""
         self.run("pg_ctl", "stop", "-w", "-D", str(self.data), "-m", mode, check=False)

@@ -119,6 +119,7 @@ def test_positions_cut_the_log_anywhere(make: Make) -> None:
             assert made[start_at + 1 : stop_at + 1] == [item for chunk in chunks for item in events(chunk)[0]]
             raw = b"".join(chunk.raw for chunk in chunks)
             assert crc32(raw) == log.crc(start, places[stop_at])
+    assert log.crc(places[0], end) == log.crc(places[3], end, log.crc(places[0], places[3]) or 0)
     assert not log.starts_line(Position(1, places[0].offset_bytes + 1))
 
 

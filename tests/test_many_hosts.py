@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,19 +14,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import read_csv, wait_until
-from servers import unused_name
+from conftest import cannot, read_csv, wait_until
+from servers import PgServer, unused_name
 
 from eventcsv import EventCsv
 from eventcsv.claiming import Refusal
 from eventcsv.errors import ClaimLost
+from eventcsv.pgadmin import init
 from eventcsv.scan import events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from servers import PgServer
 
     from eventcsv.event import Event
 
@@ -61,7 +61,7 @@ class Hosts:
             path.write_text("PO_NUMBER;STATUS;SUPPLIER\n" + "".join(f"{key};;\n" for key in POS))
         return path
 
-    def start(self, host: str, *options: str, workers: int = 2) -> subprocess.Popen[str]:
+    def start(self, host: str, *options: str, workers: int = 2, within: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         environment = {
             **os.environ,
             "TRACE": str(self.folder / f"{host}.trace"),
@@ -74,7 +74,7 @@ class Hosts:
         command += ["--job", self.job, "--workers", str(workers), "--json", *options]
         log_file = ["--log-file", str(self.folder / f"{host}.log")]
         run = subprocess.Popen(
-            command + log_file,
+            [*within, *command, *log_file],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -252,3 +252,65 @@ def test_many_claim_at_once_and_none_twice(csv_path: Path, pg_server: PgServer) 
     for process in processes:
         process.communicate("\n")
     assert list(range(40)) == sorted(taken)
+
+
+NETWORK = "10.213.77"
+
+
+def ip(*args: str) -> None:
+    """Change the network, as root."""
+    done = subprocess.run(["ip", *args], capture_output=True, text=True, check=False)
+    if done.returncode:
+        cannot(f"network namespaces take root: ip {' '.join(args)}: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def network() -> Iterator[list[str]]:
+    """Eight network namespaces on a bridge, at whose own address this machine is."""
+    if not shutil.which("ip"):
+        cannot("there is no ip here")
+    names = [f"ec{os.getpid() % 10_000}n{number}" for number in range(8)]
+    bridge = f"ec{os.getpid() % 10_000}br"
+    try:
+        ip("link", "add", bridge, "type", "bridge")
+        ip("addr", "add", f"{NETWORK}.1/24", "dev", bridge)
+        ip("link", "set", bridge, "up")
+        for number, name in enumerate(names):
+            ip("netns", "add", name)
+            ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("link", "set", name, "master", bridge, "up")
+            ip("-n", name, "addr", "add", f"{NETWORK}.{number + 10}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
+
+
+@pytest.mark.long
+def test_eight_hosts_with_networks_of_their_own(network: list[str], tmp_path: Path) -> None:
+    """Eight hosts share a job; the cable of one is pulled for longer than its lease, and put back."""
+    server = PgServer()
+    hosts = Hosts(tmp_path, server.url.replace("127.0.0.1", f"{NETWORK}.1"), work_s=0.3)
+    try:
+        init(server.create().url)
+        with (server.data / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {NETWORK}.0/24 trust\n")
+        server.restart({"listen_addresses": f"127.0.0.1,{NETWORK}.1"})
+        (tmp_path / f"{network[0]}.hold").touch()
+        runs = {
+            name: hosts.start(name, "--lease", "4", "--lock-timeout", "60", within=("ip", "netns", "exec", name))
+            for name in network
+        }
+        wait_until(lambda: len(hosts.worked(network[0])) == 2, "two POs in flight on the host that is cut off")
+        ip("link", "set", network[0], "down")
+        results = {name: result_of(run) for name, run in runs.items() if name != network[0]}
+        assert len(POS) == sum(result["processed"] for result in results.values()) + len(hosts.worked(network[0])) - 2
+        (tmp_path / f"{network[0]}.hold").unlink()
+        ip("link", "set", network[0], "up")
+        assert result_of(runs[network[0]])["elsewhere"] >= 2
+        assert sorted(POS) == sorted(event.key for event in hosts.results())
+    finally:
+        hosts.end()
+        server.remove()

@@ -143,7 +143,8 @@ class Pool:
     # --- tasks ---
 
     def _hand_out(self) -> None:
-        while waiting := self.listener.waiting():
+        # Asked only when somebody could take a task up: to say what waits may claim it, and keep it from other hosts.
+        while self._has_room() and (waiting := self.listener.waiting()):
             idle = next((worker for worker in self._workers if worker.ready and not worker.task), None)
             starting = sum(not worker.ready for worker in self._workers)
             if idle:  # asked for only now, so that it is what the CSV says at this moment
@@ -152,6 +153,9 @@ class Pool:
                 self._start_worker()
             else:
                 return
+
+    def _has_room(self) -> bool:
+        return len(self._workers) < self.size or any(worker.ready and not worker.task for worker in self._workers)
 
     def _hand(self, task: Task, worker: _Worker) -> None:
         worker.task, worker.taken = task, False

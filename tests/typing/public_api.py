@@ -10,6 +10,7 @@ from eventcsv import (
     AppendError,
     Backup,
     BackupError,
+    ClaimLost,
     CompactResult,
     CorruptLog,
     Event,
@@ -24,6 +25,7 @@ from eventcsv import (
     Progress,
     PruneResult,
     RunResult,
+    ServerError,
     Session,
     SessionActive,
     Status,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 ERRORS: tuple[type[EventCsvError], ...] = (
     *(AppendError, BackupError, CorruptLog, InvalidCsv, InvalidEvent, InvalidWorkbook, LockTimeout, SessionActive),
-    *(UnsafePath, UnsupportedFormat),
+    *(UnsafePath, UnsupportedFormat, ServerError, ClaimLost),
 )
 
 

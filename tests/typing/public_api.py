@@ -24,6 +24,7 @@ from eventcsv import (
     LockTimeout,
     Progress,
     PruneResult,
+    Report,
     RunResult,
     ServerError,
     Session,
@@ -38,6 +39,8 @@ from eventcsv import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from eventcsv.session_lock import Holder
 
 ERRORS: tuple[type[EventCsvError], ...] = (
     *(AppendError, BackupError, CorruptLog, InvalidCsv, InvalidEvent, InvalidWorkbook, LockTimeout, SessionActive),
@@ -78,6 +81,8 @@ def of_an_operator(path: Path) -> None:
         assert_type(job, EventCsv)
         assert_type(job.compact(), CompactResult)
         assert_type(job.compact().by_status, dict[str, int])
+        assert_type(job.report(path.with_suffix(".html")), Report)
+        assert_type(job.session_holder(), Holder | None)
         assert_type(job.replay(backup="b.csv"), CompactResult)
         assert_type(job.restore("b.csv", replay=False), CompactResult)
         assert_type(job.pending(done=("COMPLETED",)), list[str])

@@ -35,12 +35,11 @@ from eventcsv import (
     VerifyReport,
     emit_result,
 )
+from eventcsv.session_lock import Holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-    from eventcsv.session_lock import Holder
 
 ERRORS: tuple[type[EventCsvError], ...] = (
     *(AppendError, BackupError, CorruptLog, InvalidCsv, InvalidEvent, InvalidWorkbook, LockTimeout, SessionActive),

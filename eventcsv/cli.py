@@ -662,6 +662,7 @@ def import_(
     ] = False,
     key: Key = DEFAULT_KEY,
     backup_dir: BackupDir = None,
+    debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
     as_json: Json = False,
 ) -> None:
     """Make CSV, to begin a job with, of a sheet of an Excel workbook.
@@ -693,6 +694,7 @@ def init(
         typer.Option("--operator", metavar="ROLE", help="Let this role read the log, run, copy and prune, too."),
     ] = None,
     lock_timeout_s: LockTimeoutS = 30.0,
+    debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
     as_json: Json = False,
 ) -> None:
     """Make eventcsv's schema in a database, unless it is there. It takes a role that may create a schema."""
@@ -713,6 +715,7 @@ def copy(
     ] = None,
     key: Key = DEFAULT_KEY,
     lock_timeout_s: LockTimeoutS = 30.0,
+    debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
     as_json: Json = False,
 ) -> None:
     """Copy a job's log between a directory and a server, and compare the two. Run it again to go on where it stopped.

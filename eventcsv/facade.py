@@ -326,7 +326,10 @@ class EventCsv:
         finally:
             self._storage.close(fd)
         if head.startswith(WORKBOOKS):
-            raise InvalidCsv(f"{self.csv_path}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8'")
+            raise InvalidCsv(
+                f"{self.csv_path}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8', "
+                "or make a CSV of an .xlsx with eventcsv import"
+            )
         line = head.decode("utf-8-sig", errors="replace").partition("\n")[0]
         if "\0" not in line and line.strip() and column_id(self.key) not in line.casefold():
             raise InvalidCsv(

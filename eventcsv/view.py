@@ -196,7 +196,10 @@ def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, bool]
     if encoding is not None and not data.startswith(_BOM):
         return _decoded_as(data, source, encoding)
     if data.startswith(WORKBOOKS):
-        raise InvalidCsv(f"{source}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8'")
+        raise InvalidCsv(
+            f"{source}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8', "
+            "or make a CSV of an .xlsx with eventcsv import"
+        )
     if data.startswith(_UTF16_BOMS):
         raise InvalidCsv(
             f"{source}: is UTF-16, not UTF-8. Save it as 'CSV UTF-8', or name the encoding: --encoding utf-16"

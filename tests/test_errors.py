@@ -296,7 +296,7 @@ def test_ctrl_c_at_any_time_is_no_traceback(csv_path: Path, line: str) -> None:
     """From the command's own first line, before it has loaded anything, to the last one that it prints."""
     (csv_path.parent / "slow.py").write_text("import time\ndef work(key, row): time.sleep(0.2)\n")
     said = set()
-    for delay_ms in range(0, 1200, 60):
+    for delay_ms in range(20, 1200, 60):
         command = [sys.executable, "-c", BEGIN, *line.split()]
         with subprocess.Popen(
             command, cwd=csv_path.parent, stdout=-1, stderr=-1, text=True, start_new_session=True
@@ -340,6 +340,7 @@ def test_every_help_has_an_example_that_can_be_typed(path: tuple[str, ...]) -> N
     )
     found = re.search(r"Example: (eventcsv .*?)\n\s*\n", f"{done.stdout}\n\n", re.DOTALL)
     assert found, done.stdout
+    assert "--debug" in done.stdout
     words = shlex.split(" ".join(found[1].split()))
     words = words[1 : words.index("|") if "|" in words else None]
     assert list(path) == words[: len(path)]

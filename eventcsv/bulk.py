@@ -25,7 +25,6 @@ import polars as pl
 
 from eventcsv.errors import UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, decode
-from eventcsv.scan import header_size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +67,7 @@ def bulk_of(chunk: Chunk) -> Bulk:
     Raises:
         UnsupportedFormat: The segment was made by a newer eventcsv.
     """
-    lines = chunk.raw[header_size_bytes(chunk.offset_bytes, chunk.raw) :]
+    lines = chunk.body
     return Bulk(chunk, lines, array("I", map(crc32, BytesIO(lines))))
 
 

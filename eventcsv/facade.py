@@ -398,6 +398,7 @@ class EventCsv:
             InvalidCsv: The CSV cannot be read, or is gone and has no backup.
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
         """
+        self._begin_to_check()
         folded = self._compactor.peek()
         from eventcsv.progress import pending_of  # noqa: PLC0415  # the operator side
 
@@ -414,6 +415,7 @@ class EventCsv:
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
         """
         session = self.session_holder()
+        self._begin_to_check()
         folded = self._compactor.peek()
         from eventcsv.progress import measure  # noqa: PLC0415  # the operator side
 
@@ -690,6 +692,8 @@ class EventCsv:
 
     def _begin_to_check(self) -> None:
         """Let a thread read what the checkpoint is about, while Polars is loaded."""
+        if "_compactor" in self.__dict__:
+            return
         with suppress(EventCsvError, OSError):  # whatever is wrong is found, and told, by who goes by the checkpoint
             saved = checkpoint.load(self._storage, os.path.join(self.log_dir, CHECKPOINT_NAME))
             if saved:
@@ -697,7 +701,6 @@ class EventCsv:
 
     @cached_property
     def _compactor(self) -> Compactor:
-        self._begin_to_check()
         from eventcsv.backup import BackupStore  # noqa: PLC0415  # the operator side loads Polars, a worker must not
         from eventcsv.compactor import Compactor  # noqa: PLC0415  # the same
         from eventcsv.origin import Origins  # noqa: PLC0415  # the same

@@ -89,6 +89,18 @@ class Chunk:
         return int(self.segment.removeprefix("events-").removesuffix(".jsonl"))
 
     @property
+    def body(self) -> bytes:
+        """The bytes without the segment's header.
+
+        Raises:
+            UnsupportedFormat: The segment was made by a newer eventcsv.
+        """
+        try:
+            return self.raw[header_size_bytes(self.offset_bytes, self.raw) :]
+        except UnsupportedFormat as error:
+            raise UnsupportedFormat(f"{self.path}, {error}") from None
+
+    @property
     def lines(self) -> bytes:
         """The lines whose checksum holds, header left out."""
         return self._scanned[0]

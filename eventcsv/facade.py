@@ -310,7 +310,9 @@ class EventCsv:
         if self._csv_seen:
             return
         csv_is_there = self._storage.check_regular(self.csv_path)
-        if not self._log.exists():
+        # What stands in the place of a file log is looked at by the append itself, which says so with the event.
+        is_file = isinstance(self._log, FileLog)
+        if not (self._storage.exists(self.log_dir) if is_file else self._log.exists()):
             if not csv_is_there:
                 raise InvalidCsv(
                     f"{self.csv_path}: there is no such file, and no event log of it either. Check the path"

@@ -67,8 +67,8 @@ class LogReader:
         return self.directory
 
     def exists(self) -> bool:
-        """Tell whether the log has been begun; what stands in its place is looked at by who appends."""
-        return self.storage.exists(self.directory)
+        """Tell whether the log has been begun."""
+        return bool(self.segments())
 
     def path(self, segment: int) -> str:
         return os.path.join(self.directory, segment_name(segment))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from eventcsv.compactor import CompactResult
 
 _SHARE_OF_TIME: Final = 0.1
 _LOOKS_A_REFRESH: Final = 5
+
+
+class Stoppable(Protocol):
+    """Tells when to end: a `threading.Event`, or what signals set."""
+
+    def wait(self, timeout: float, /) -> bool:
+        """Wait for the end, `timeout` seconds at most, and return whether it has come."""
 
 
 class Compactable(Protocol):
@@ -27,7 +34,7 @@ class Compactable(Protocol):
 
 def keep_current(
     job: Compactable,
-    stop: threading.Event,
+    stop: Stoppable,
     *,
     refresh_s: float,
     on_result: Callable[[CompactResult], object],
@@ -56,6 +63,12 @@ def keep_current(
                 seen = None if result.changed else state  # look once more after a change of our own
                 trouble = ""
                 on_result(result)
+        except KeyboardInterrupt:
+            # Python gives it to the main thread only. Elsewhere it is Polars that was struck by a signal which somebody
+            # else answers (https://github.com/pola-rs/polars/pull/20961), and what it was doing has to be done again.
+            if threading.current_thread() is threading.main_thread():
+                raise
+            seen = None
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end this in silence
             if str(error) != trouble:
                 trouble = str(error)

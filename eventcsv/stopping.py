@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -16,16 +17,36 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BY_SIGNAL: Final = 128
 
 
-class Stop(threading.Event):
+class Stop:
     """Set by the first signal.
+
+    Not a `threading.Event`: setting one takes a lock that `wait()` of the same thread may hold at that moment, so that
+    the handler would wait for itself for ever. `put` of a SimpleQueue is documented as reentrant.
 
     Attributes:
         reason: The name of that signal, or "".
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.reason = ""
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_set = False
+
+    def set(self) -> None:
+        """Ask to stop."""
+        self._is_set = True
+        self._asked.put(None)
+
+    def is_set(self) -> bool:
+        """Return whether anyone asked to stop."""
+        return self._is_set
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for that, `timeout_s` seconds at most, and return whether anyone did. For one waiting thread."""
+        if not self._is_set:
+            with suppress(queue.Empty):
+                self._asked.get(timeout=timeout_s)
+        return self._is_set
 
 
 @contextmanager
@@ -34,6 +55,11 @@ def stop_signals() -> Iterator[Stop]:
 
     A signal that is ignored, as SIGINT is for a shell's background jobs and SIGHUP below nohup, stays so.
     """
+    # When it is loaded, Polars puts a handler of its own before the one in force; whatever it is doing at a SIGINT then
+    # ends as KeyboardInterrupt, beside our handler (https://github.com/pola-rs/polars/pull/20961). Loaded first, it is
+    # ours that replaces it.
+    import polars  # noqa: F401, ICN001, PLC0415  # only to be loaded, and not for those who never wait for a signal
+
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

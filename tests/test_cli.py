@@ -89,8 +89,8 @@ def test_watch_keeps_the_csv_current(job: EventCsv, csv_path: Path, number: int)
             job.emit_result("PO2", "ERROR", error_message="last")
         finally:
             watch.send_signal(number)
-        out, _ = watch.communicate(timeout=60)
-    assert 0 == watch.returncode
+        out, told = watch.communicate(timeout=60)
+    assert (0, watch.returncode) == (watch.returncode, 0), told.decode()
     assert "last" in csv_path.read_text()
     assert "ERROR" in orjson.loads(out.splitlines()[-1])["by_status"]
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import jobs
 import psutil  # type: ignore[import-untyped]
@@ -20,11 +24,13 @@ import pytest
 from conftest import read_csv, wait_until
 
 from eventcsv import EventCsv, EventCsvError
+from eventcsv.refresher import keep_current
 from eventcsv.stopping import stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from eventcsv.compactor import CompactResult
     from eventcsv.worker import Row
 
 DEADLINE_S: Final = 60.0
@@ -723,3 +729,60 @@ def test_only_the_second_signal_insists() -> None:
             os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_in_the_middle_of_polars_only_asks_to_stop() -> None:
+    """Polars answers a SIGINT by an exception of its own, unless it was loaded before our handler was put in force."""
+    code = (
+        "import os, signal, threading\n"
+        "from eventcsv.stopping import stop_signals\n"
+        "with stop_signals() as stop:\n"
+        "    import polars as pl\n"
+        "    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "    while not stop.is_set():\n"
+        "        pl.LazyFrame({'a': range(300_000)}).group_by('a').agg(pl.len()).collect()\n"
+        "print(stop.reason)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "SIGINT\n") == (done.returncode, done.stdout), done.stderr
+
+
+def test_a_signal_in_the_middle_of_a_wait_ends_it() -> None:
+    """The handler runs in the thread that waits, at whatever step of the wait: it must not need what the wait holds."""
+    code = (
+        "import signal, sys\n"
+        "from eventcsv.stopping import stop_signals\n"
+        "for step in range(12):\n"
+        "    calls = iter(range(step + 1))\n"
+        "    with stop_signals() as stop:\n"
+        "        sys.setprofile(lambda *_: next(calls, None) == step and signal.raise_signal(signal.SIGTERM))\n"
+        "        stop.wait(0.01)\n"
+        "        sys.setprofile(None)\n"
+        "        assert stop.is_set()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+def test_the_view_is_kept_current_after_a_signal_in_the_middle_of_polars() -> None:
+    """In a thread, KeyboardInterrupt is Polars' own doing: what it was at is done again."""
+    end, outcomes = threading.Event(), [KeyboardInterrupt(), None]
+    done: list[CompactResult] = []
+
+    class Job:
+        def compact(self) -> CompactResult:
+            if outcome := outcomes.pop(0):
+                raise outcome
+            end.set()
+            return cast("CompactResult", SimpleNamespace(changed=True))
+
+        def fingerprint(self) -> tuple[object, ...]:
+            return (1,)
+
+    keep = functools.partial(keep_current, Job(), end, refresh_s=0.001, on_result=done.append, on_trouble=print)
+    thread = threading.Thread(target=keep)
+    thread.start()
+    thread.join(60)
+    assert ([], 1) == (outcomes, len(done))
+    outcomes.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        keep_current(Job(), threading.Event(), refresh_s=0.001, on_result=done.append, on_trouble=print)

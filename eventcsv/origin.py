@@ -171,12 +171,17 @@ class Origins:
 
     def _settled(self) -> bytes:
         """Return the CSV once it has not changed for a while: half a file that is being saved is no edit."""
+        seen = None
         for _ in range(_LOOKS):
             status = self.storage.stat(self.csv_path)
-            age_s = time.time() - status.st_mtime if status else 0.0
-            if not 0 <= age_s < self._settle_s:
+            if status is None:
                 break
-            time.sleep(self._settle_s - age_s)
+            age_s = time.time() - status.st_mtime
+            # A time to come, from a server whose clock is ahead, tells no age: then it is two looks that must agree.
+            if age_s >= self._settle_s or (age_s < 0 and seen == (status.st_mtime_ns, status.st_size)):
+                break
+            seen = status.st_mtime_ns, status.st_size
+            time.sleep(self._settle_s - max(age_s, 0.0))
         current = self.current()
         if current is None:
             raise EditedMeanwhile

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-_SEGMENT = re.compile(r"events-(\d{6,})\.jsonl")
+_SEGMENT = re.compile(r"events-([0-9]{6}|[1-9][0-9]{6,})\.jsonl")
 _TAIL_BYTES: Final = 64 << 10
 _WORTH_A_THREAD_BYTES: Final = 8 << 20
 _CRC_BYTES: Final = 1 << 20  # fits the processor's cache, and memory for it is had without asking the system

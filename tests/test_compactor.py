@@ -275,6 +275,30 @@ def test_half_a_save_is_no_edit(job: EventCsv, csv_path: Path) -> None:
     assert edited == csv_path.read_bytes()
 
 
+def test_a_slow_save_by_a_clock_that_is_ahead_is_waited_for(job: EventCsv, csv_path: Path) -> None:
+    """A server's clock may run ahead of ours, so that what it saves is dated in the future: no reason not to wait."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    whole = csv_path.read_bytes()
+    lines = [b"PO%d;;;\n" % number for number in range(4, 40)]
+    started = threading.Event()
+
+    def save_slowly() -> None:
+        for count in range(len(lines) + 1):
+            csv_path.write_bytes(whole + b"".join(lines[:count]))
+            os.utime(csv_path, times=(time.time() + 3600, time.time() + 3600))
+            if count:
+                started.set()
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=save_slowly)
+    thread.start()
+    started.wait()
+    result = EventCsv(csv_path, settle_s=0.5).compact()
+    thread.join()
+    assert (True, 39) == (result.edited, result.rows)
+
+
 def test_a_changed_switch_and_an_edit_together_lose_neither(job: EventCsv, csv_path: Path) -> None:
     """Turning the formula guard off rebuilds the view, but an edit that came first is an edit."""
     job.emit_result("PO1", "COMPLETED", supplier="=1")

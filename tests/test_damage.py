@@ -342,6 +342,15 @@ def test_random_garbage_never_crashes_the_reader(log_of_six: bytes, tmp_path: Pa
         assert len(garbage) == len(damage)
 
 
+@pytest.mark.parametrize("name", ["events-0000002.jsonl", "events-00002.jsonl", "events-٠٠٠٠٠٢.jsonl"])
+def test_a_name_that_no_segment_has_is_a_strangers(job: EventCsv, name: str) -> None:
+    """Only the one name that a number has is a segment's; else two files would be one, and one of them never read."""
+    job.emit_result("PO1", "COMPLETED")
+    shutil.copy(segment_of(job), Path(job.log_dir) / name)
+    assert [1] == file_log(job).segments()
+    assert 1 == job.compact().events
+
+
 def test_a_damaged_header_costs_neither_events_nor_backups(job: EventCsv, csv_path: Path) -> None:
     """Without the header of its only segment the log keeps its identity, and goes on in a segment with a good one."""
     job.emit_result("PO1", "COMPLETED")

@@ -7,6 +7,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -520,6 +521,34 @@ def test_damaged_backups_do_not_count(store: BackupStore) -> None:
     Path(backups[0].path).unlink()
     assert [1] == numbers(store.retain("L"))
     assert [2, 3, 4, 5, 6, 7, 8] == numbers(store.all())
+
+
+@pytest.mark.parametrize("what", [".csv", ".json"])
+def test_a_backup_on_a_bad_sector_is_one_that_is_damaged(long_job: EventCsv, what: str) -> None:
+    """EIO on the newest one: replay takes the one before, retention does not count it, verify names it."""
+    newest = next(backup for backup in long_job.backups() if backup.position)
+    bad = str(Path(newest.path).with_suffix(what))
+    before = long_job.compact()
+
+    class BadSector(Storage):
+        def read(self, path: str) -> bytes | None:
+            if path == bad:
+                raise OSError(errno.EIO, "Input/output error", path)
+            return super().read(path)
+
+    job = with_storage(EventCsv(long_job.csv_path, durability="process"), BadSector())
+    result = job.replay()
+    assert (before.by_status, before.rows) == (result.by_status, result.rows)
+    assert bad in {finding.place for finding in job.verify().findings}
+
+
+def test_a_name_is_not_free_while_metadata_has_it(store: BackupStore) -> None:
+    """What is known of a backup that is gone is not written over."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    _, base = store._free_name(now, "mine")
+    Path(store.directory).mkdir()
+    Path(f"{base}.json").touch()
+    assert base != store._free_name(now, "mine")[1]
 
 
 def test_nothing_of_others_is_touched(store: BackupStore, tmp_path: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from conftest import read_csv, tree
-from servers import unused_name
+from conftest import cannot, read_csv, tree
+from servers import PgServer, unused_name
 
 import eventcsv
 from eventcsv import AppendError, EventCsv, EventCsvError
@@ -21,9 +22,10 @@ from eventcsv.pglog import PgLog
 from eventcsv.scan import Position
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from servers import PgServer
+SECRET = "s3cret-and-long"
 
 
 @pytest.fixture
@@ -59,6 +61,7 @@ def test_every_command_takes_a_server(csv_path: Path, pg_server: PgServer, name:
         (["pending", csv_path], "PO2\nPO3\n"),
         (["history", csv_path, "PO1"], "STATUS = COMPLETED"),
         (["verify", csv_path], "nothing is wrong"),
+        (["report", csv_path], "report.html"),
         (["backup", "list", csv_path], "before the first compaction"),
         (["replay", csv_path], "asked for"),
         (["prune", csv_path, "--dry-run"], f"job {name}: every segment is needed"),
@@ -280,6 +283,67 @@ def test_passwords_are_never_shown(csv_path: Path, pg_server: PgServer, tmp_path
             said += str(error)
     assert secret not in said
     assert "127.0.0.1:1" in said
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PgServer, Path]]:
+    """A server that takes only connections by TLS and with a password; the certificate that it shows."""
+    if not shutil.which("openssl"):
+        cannot("openssl is not installed, with which a certificate is made")
+    server = PgServer().create()
+    try:
+        key, certificate = tmp_path_factory.mktemp("tls") / "key.pem", server.folder / "server.crt"
+        make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=db -addext subjectAltName=IP:127.0.0.1"
+        subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        shutil.copy(key, server.data / "server.key")
+        shutil.chown(server.data / "server.key", server.data.owner(), server.data.group())
+        (server.data / "server.key").chmod(0o600)
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(f"create role ana superuser login password '{SECRET}'")
+        (server.data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+        server.restart({"ssl": "on", "ssl_cert_file": certificate})
+        yield server, certificate
+    finally:
+        server.remove()
+
+
+def test_a_server_is_reached_by_tls_and_password_or_not_at_all(
+    csv_path: Path, tls_server: tuple[PgServer, Path], tmp_path: Path
+) -> None:
+    """The ways of libpq do it; a wrong certificate, no TLS and a wrong password are refused, and nothing is printed."""
+    server, certificate = tls_server
+    url = f"postgresql://ana@127.0.0.1:{server.port}/postgres"
+    passwords = tmp_path / "passwords"
+    passwords.write_text(f"127.0.0.1:{server.port}:postgres:ana:{SECRET}\n")
+    passwords.chmod(0o600)
+    good = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(certificate), "PGPASSFILE": str(passwords)}
+    for args in (["log", "init", url], ["emit", csv_path, "PO1", "COMPLETED", "--log", url], ["compact", csv_path]):
+        done = command(*args, **good, EVENTCSV_LOG=url)
+        assert 0 == done.returncode, done.stderr
+    assert "COMPLETED" == read_csv(csv_path)[0]["STATUS"]
+
+    stranger = tmp_path / "stranger.pem"
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=x",
+        "-keyout",
+        str(tmp_path / "key"),
+    ]
+    subprocess.run([*make, "-out", str(stranger)], check=True, capture_output=True)
+    for bad, why in (
+        ({"PGSSLROOTCERT": str(stranger)}, "certificate verify failed"),
+        ({"PGSSLMODE": "disable"}, "no encryption"),
+        ({"PGPASSFILE": "/dev/null", "PGPASSWORD": f"{SECRET}-not"}, "password authentication failed"),
+    ):
+        done = command("emit", csv_path, "PO2", "PARTIAL", "--log", url, "--lock-timeout", "1", **(good | bad))
+        assert (1, True) == (done.returncode, why in done.stderr), done.stderr
+        assert SECRET not in done.stdout + done.stderr
 
 
 def test_a_log_moves_to_a_server_and_back(csv_path: Path, pg_server: PgServer, name: str, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import cannot, read_csv, wait_until
-from servers import PgServer, unused_name
+from servers import PgServer, programs, unused_name
 
 from eventcsv import EventCsv
 from eventcsv.claiming import Refusal
@@ -25,10 +26,10 @@ from eventcsv.scan import events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from eventcsv.event import Event
 
+DATA = Path(__file__).parent.parent / "data"
 POS = [f"PO{number}" for number in range(24)]
 JOBS = """
 import os, time
@@ -314,3 +315,17 @@ def test_eight_hosts_with_networks_of_their_own(network: list[str], tmp_path: Pa
     finally:
         hosts.end()
         server.remove()
+
+
+def test_the_demo_ends_with_every_po_done_and_the_same_csv_twice(tmp_path: Path) -> None:
+    """`make demo-hosts`: one of two hosts is killed hard, the other one does its POs too."""
+    programs()  # a skip with its reason where there is no PostgreSQL
+    shutil.copytree(DATA / "sample", tmp_path / "sample")
+    for script in ("demo.py", "demo_hosts.py"):
+        shutil.copy(DATA / script, tmp_path)
+    command = [sys.executable, str(tmp_path / "demo_hosts.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert "kill -9 of all that runs on host1" in done.stdout
+    assert "by status  COMPLETED 394, NO_ATTACHMENTS 47, ERROR 5" in done.stdout
+    assert "po.csv: nothing is wrong" in done.stdout
+    assert "the same, byte for byte" in done.stdout.splitlines()[-1]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -32,7 +33,7 @@ from eventcsv.folded import fold_onto
 from eventcsv.medium import network_file_system_of
 from eventcsv.origin import EDITED, EditedMeanwhile, Origins
 from eventcsv.publisher import Publisher
-from eventcsv.view import text_of
+from eventcsv.view import cell_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -394,7 +395,7 @@ def _by_status(table: Table) -> dict[str, int]:
     column = table.index_of(COLUMNS["status"])
     if column is None:
         return {"": table.rows.height}
-    raw = table.rows.get_column(str(column)).alias("status").value_counts()
-    texts = raw.select(text_of(pl.col("status")), "count").group_by("status").sum()
-    counts = texts.sort(["count", "status"], descending=[True, False])
-    return {str(status): int(count) for status, count in counts.select(pl.col("status"), pl.col("count")).iter_rows()}
+    counts: Counter[str] = Counter()
+    for raw, count in table.rows.get_column(str(column)).value_counts().iter_rows():
+        counts[cell_text(raw)] += count
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -68,6 +68,7 @@ class Fold:
         }
         self._added: list[str] = []
         self._parts: list[pl.DataFrame] = []
+        self._is_reduced = True
         self._unknown: Counter[str] = Counter()
 
     @property
@@ -100,6 +101,7 @@ class Fold:
         results = frame.filter(pl.col("kind") == Kind.RESULT.value)
         self.events += results.height
         self._parts.append(self._part(results))
+        self._is_reduced = False
         if sum(item.height for item in self._parts[1:]) > max(self._parts[0].height, _MERGE_ROWS):
             self._reduce()
 
@@ -144,14 +146,17 @@ class Fold:
 
     def _reduce(self) -> None:
         """Keep, of the parts so far, the last text of each column of each key that has a row, and count the others."""
-        if not self._parts:
+        if self._is_reduced:
             return
         every = pl.concat(self._parts, how="diagonal") if len(self._parts) > 1 else self._parts[0]
         texts = pl.exclude("key", _COUNT).last(ignore_nulls=True)
         last = every.group_by("key").agg(pl.col(_COUNT).sum(), texts)
         is_known = last.get_column("key").is_in(self._keys.implode())
-        self._unknown.update(dict(last.filter(~is_known).select("key", _COUNT).iter_rows()))
-        self._parts = [last.filter(is_known)]
+        if not is_known.all():
+            self._unknown.update(dict(last.filter(~is_known).select("key", _COUNT).iter_rows()))
+            last = last.filter(is_known)
+        self._parts = [last]
+        self._is_reduced = True
 
     def result(self) -> Table:
         """Return the table with everything folded onto it; the very same one when no event touches a row."""
@@ -160,17 +165,14 @@ class Fold:
         sources = dict(self._sources(last))
         if not sources:
             return self._table
-        table = with_columns_added(self._table, self._added)
+        table = with_columns_added(self._table, self._added) if self._added else self._table
         new = last.select(
             "key",
             *(raw_of(self._guarded(pl.col(name)), table.dialect).alias(f"new {to}") for to, name in sources.items()),
         )
         found = self._row_keys.to_frame().with_row_index("row").join(new, on="key", how="inner")
-        rows = table.rows
-        for to in sources:
-            cells = found.select("row", pl.col(f"new {to}").alias("cell")).drop_nulls()
-            rows = rows.with_columns(rows.get_column(to).clone().scatter(cells["row"], cells["cell"]))
-        return table.with_cells(rows)
+        changed = [_scattered(table.rows.get_column(to), found["row"], found[f"new {to}"]) for to in sources]
+        return table.with_cells(table.rows.with_columns(changed))
 
     def _sources(self, last: pl.DataFrame) -> Iterator[tuple[str, str]]:
         """Yield each column of the table that a row gets a text in, and the column of `last` that has it."""
@@ -185,6 +187,14 @@ class Fold:
             return text
         risky = text.str.slice(0, 1).is_in(list(FORMULA_STARTS))
         return pl.when(risky).then(pl.concat_str(pl.lit("'"), text)).otherwise(text)
+
+
+def _scattered(cells: pl.Series, rows: pl.Series, new: pl.Series) -> pl.Series:
+    """Return a column with new cells in some rows; null leaves a cell as it is."""
+    if new.null_count():
+        is_set = new.is_not_null()
+        rows, new = rows.filter(is_set), new.filter(is_set)
+    return cells.clone().scatter(rows, new)
 
 
 def guarded(text: str) -> str:

@@ -115,7 +115,8 @@ def raw_of(text: pl.Expr, dialect: Dialect) -> pl.Expr:
     return pl.when(text.str.contains(f'[{re.escape(dialect.delimiter)}"\r\n]')).then(quoted).otherwise(text)
 
 
-def _cell_text(raw: str) -> str:
+def cell_text(raw: str) -> str:
+    """Return the text of one raw cell."""
     return raw[1:-1].replace('""', '"') if raw.startswith('"') else raw
 
 
@@ -249,7 +250,7 @@ def _header(
         except InvalidCsv as error:
             broken = error
             continue
-        names = tuple(_cell_text(cell) for cell in raw)
+        names = tuple(cell_text(cell) for cell in raw)
         if any(column_id(name) == column_id(key) for name in names):
             _check_header(names, source)
             quotes_all = all(cell.startswith('"') for cell in raw)

@@ -10,7 +10,6 @@ data/input/input.csv:
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from contextlib import suppress
@@ -239,7 +238,7 @@ class BackupStore:
         Raises:
             BackupError: It is gone, or not the bytes that its metadata tells of.
         """
-        data = self._read_sound(backup.path)
+        data = self._storage.read(backup.path)
         if data is None:
             raise BackupError(
                 f"{backup.path}: the backup is gone; its metadata is still there. "
@@ -251,15 +250,6 @@ class BackupStore:
                 "Take another one: eventcsv backup list"
             )
         return data
-
-    def _read_sound(self, path: str) -> bytes | None:
-        """Return what a file holds, None when it is gone, and nothing when its place on the disk went bad."""
-        try:
-            return self._storage.read(path)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return b""
 
     def is_there(self, backup: Backup) -> bool:
         """Tell, without reading it, whether the CSV of a backup is there, with its size."""
@@ -295,7 +285,7 @@ class BackupStore:
         return sorted(name for name in self._storage.names(self.directory) if self._pattern.fullmatch(name))
 
     def _load(self, name: str) -> Backup | None:
-        line = self._read_sound(os.path.join(self.directory, name))
+        line = self._storage.read(os.path.join(self.directory, name))
         try:
             record = unsealed((line or b"").removesuffix(b"\n"))
             return Backup(

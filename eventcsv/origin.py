@@ -5,6 +5,7 @@ The choice is made here and nothing is written; `compactor` folds onto what is c
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -409,7 +410,12 @@ class Origins:
             raise BackupError(f"{base.path}: belongs to a place that the log does not reach")
         if not self.log.starts_line(base.position):
             raise BackupError(f"{base.path}: belongs to a place that is no line of this log; was the log replaced?")
-        data = self.backups.read(base)
+        try:
+            data = self.backups.read(base)
+        except OSError as error:
+            if error.errno != errno.EIO:  # the others can be mended; a sector that went bad cannot
+                raise
+            raise BackupError(f"{base.path}: cannot be read: {error.strerror}. Is the disk failing?") from error
         table = self.table_of(base, data)
         return Origin(
             data=data,

@@ -136,6 +136,8 @@ class _Verification:
                 if backup not in self._backups.all():
                     continue  # removed since, as old ones are
                 self._find(backup.path, str(error).removeprefix(f"{backup.path}: "))
+            except OSError as error:
+                self._find(backup.path, f"cannot be read: {error.strerror}")
         if self.segments and not self.known:
             self._find(self._backups.directory, "there is no backup to replay from; the next compaction makes one")
 

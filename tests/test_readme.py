@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import pytest
 from documents import LANGUAGES, PROJECT, Block, Reader, blocks
 from typer.main import get_command
 
 from eventcsv.cli import app
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 README: Final = PROJECT / "README.md"
 DESIGN: Final = PROJECT / "eventcsv/DESIGN.md"
@@ -97,6 +95,16 @@ def test_every_link_leads_somewhere(document: Path) -> None:
             assert target[1:] in headings
         else:
             assert (document.parent / target).exists(), target
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    """What says which hazard is tested where does not outlive the test."""
+    folder = Path(__file__).parent
+    there = {name for path in folder.glob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    there |= {path.name for path in folder.glob("test_*.py")}
+    named = set(re.findall(r"`(test_\w+(?:\.py)?)`", (folder / "README.md").read_text()))
+    assert len(named) > 50
+    assert set() == named - there
 
 
 def test_every_command_is_explained() -> None:

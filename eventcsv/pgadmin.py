@@ -35,11 +35,10 @@ def init(url: str, *, workers: Iterable[str] = (), operators: Iterable[str] = ()
     version = server.call("select max(version) from eventcsv.schema_version")[0][0] if there else VERSION
     if version != VERSION:
         raise UnsupportedFormat(f"{server.place}: schema version {version}; this eventcsv knows version {VERSION}")
-    server.run_script(SCHEMA)
+    script: list[sql.Composable] = [sql.SQL(SCHEMA)]
     for roles, grants in ((workers, WORKER_GRANTS), (operators, OPERATOR_GRANTS)):
-        for role in roles:
-            for grant in grants:
-                server.run_script(sql.SQL(grant).format(sql.Identifier(role)))
+        script += [sql.SQL(f"{grant};").format(sql.Identifier(role)) for role in roles for grant in grants]
+    server.run_script(sql.Composed(script))
     place = server.place
     server.close()
     return place

@@ -20,6 +20,8 @@ NO_JOB: Final = "EV002"
 UNSAFE: Final = "EV003"
 
 SCHEMA: Final = r"""
+do $$ begin perform pg_advisory_xact_lock(1702257011, 0); end $$;  -- "if not exists" is not safe for two at once
+
 create schema if not exists eventcsv;
 
 create table if not exists eventcsv.schema_version (version int primary key);

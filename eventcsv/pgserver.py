@@ -105,15 +105,14 @@ class Server:
         except _Unanswered as failure:
             return self._call_again(statement, arguments, failure)
 
-    def run_script(self, script: str | sql.Composed) -> None:
+    def run_script(self, script: sql.Composed) -> None:
         """Carry out several statements in one transaction; what they make has to be made only where it lacks."""
-        text = script if isinstance(script, str) else script.as_string()
         with self._mutex:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = self._connected()
                 with self._connection.transaction():
-                    self._connection.execute(text.encode())
+                    self._connection.execute(script)
             except psycopg.Error as error:
                 raise ServerError(f"{self.place}: {' '.join(str(error).split())}") from error
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -258,6 +259,18 @@ def test_a_database_without_the_schema_is_said(csv_path: Path, pg_server: PgServ
     done = command("compact", csv_path, "--log", url)
     assert (1, True) == (done.returncode, "schema version 2" in done.stderr)
     assert "schema version 2" in command("log", "init", url).stderr
+
+
+def test_a_server_is_made_ready_by_several_at_once(pg_server: PgServer) -> None:
+    """Whoever runs `log init` while others do, for the first time or again, waits for them."""
+    database, role = unused_name("db"), unused_name("role")
+    with psycopg.connect(pg_server.url, autocommit=True) as admin:
+        admin.execute(f'create database "{database}"'.encode())
+        admin.execute(f'create role "{role}"'.encode())
+    url = f"{pg_server.url.rpartition('/')[0]}/{database}"
+    for _ in range(2):
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: init(url, workers=[role], operators=[role]), range(4)))
 
 
 def test_passwords_are_never_shown(csv_path: Path, pg_server: PgServer, tmp_path: Path) -> None:

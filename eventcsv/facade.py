@@ -275,9 +275,9 @@ class EventCsv:
         log = cast("PgLog", self._log)  # nothing else gives tokens
         try:
             log.append_claimed(event, event.key.strip(BLANKS), token)
-        except ClaimLost:
+        except (ClaimLost, InvalidEvent):
             raise
-        except ServerError as error:
+        except EventCsvError as error:
             raise log.failure(event, error) from error
 
     def hold(self, key: str, token: int | None) -> None:

@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from conftest import cannot, read_csv, wait_until
 from servers import PgServer, programs, unused_name
 
-from eventcsv import EventCsv
+from eventcsv import AppendError, EventCsv
 from eventcsv.claiming import Refusal
 from eventcsv.errors import ClaimLost
 from eventcsv.pgadmin import init
@@ -228,6 +229,19 @@ def test_claims_keep_their_rules(csv_path: Path, pg_server: PgServer) -> None:
     finally:
         mine.close()
         theirs.close()
+
+
+def test_a_claimed_po_that_cannot_be_recorded_is_said_like_any_other(csv_path: Path, pg_server: PgServer) -> None:
+    """When the log stays locked the error carries the event, so that a worker reports it and lives on."""
+    job = EventCsv(csv_path, log=pg_server.url, job=f"locked {csv_path}", lock_timeout_s=0.5)
+    job.compact()
+    job.hold("PO1", 1)
+    with psycopg.connect(pg_server.url) as other:
+        other.execute("select pg_advisory_xact_lock(1702257011, number) from eventcsv.job where name like 'locked %'")
+        with pytest.raises(AppendError, match="another append held the log") as caught:
+            job.emit_result("PO1", "COMPLETED")
+    assert caught.value.event
+    assert "PO1" == caught.value.event.key
 
 
 def test_many_claim_at_once_and_none_twice(csv_path: Path, pg_server: PgServer) -> None:

@@ -186,9 +186,11 @@ $$;
 create or replace function eventcsv.renew(p_job int, p_keys text[], p_tokens bigint[], p_lease_s double precision)
 returns setof text
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    update eventcsv.claim c set until = clock_timestamp() + make_interval(secs => p_lease_s)
+    -- A claim that a result has ended meanwhile stays so, and is told, too: nobody else has taken the PO over.
+    update eventcsv.claim c set until = case when c.until = '-infinity' then c.until
+            else clock_timestamp() + make_interval(secs => p_lease_s) end
         from unnest(p_keys, p_tokens) as u (key, token)
-        where c.job = p_job and c.key = u.key and c.token = u.token and c.until > '-infinity'
+        where c.job = p_job and c.key = u.key and c.token = u.token
         returning c.key
 $$;
 

@@ -244,6 +244,24 @@ def test_a_claimed_po_that_cannot_be_recorded_is_said_like_any_other(csv_path: P
     assert "PO1" == caught.value.event.key
 
 
+def test_a_po_that_was_just_finished_is_not_taken_for_lost(csv_path: Path, pg_server: PgServer) -> None:
+    """A renewal between a result and its notice lets the worker live, and does not take up the claim again."""
+    job = EventCsv(csv_path, log=pg_server.url, job=f"finished {csv_path}")
+    job.compact()
+    claims = job.claims(owner="one", lease_s=60, seen=job._log.end().position)
+    assert claims is not None
+    try:
+        token = claims.claim("PO1")
+        assert isinstance(token, int)
+        job.hold("PO1", token)
+        job.emit_result("PO1", "COMPLETED")
+        claims._renew()
+        assert not claims.has_lapsed("PO1")
+        assert frozenset() == claims.held()
+    finally:
+        claims.close()
+
+
 def test_many_claim_at_once_and_none_twice(csv_path: Path, pg_server: PgServer) -> None:
     """Eight hosts claim the same 40 POs; each PO has one holder."""
     job = EventCsv(csv_path, log=pg_server.url, job=f"claims {csv_path}")

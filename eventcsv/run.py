@@ -12,7 +12,7 @@ import polars as pl
 
 from eventcsv import masking
 from eventcsv.claiming import Refusal, owner_of
-from eventcsv.errors import AppendError, ClaimLost, EventCsvError, InvalidEvent
+from eventcsv.errors import AppendError, ClaimLost, EventCsvError, InvalidEvent, ServerError
 from eventcsv.event import COLUMNS, FAILED, Kind, Status, check_key
 from eventcsv.progress import work_of
 from eventcsv.worker import Outcome, Recorder, Task
@@ -246,10 +246,7 @@ class Run:
         if task.token is not None:
             self._job.hold(task.key, task.token)
         try:
-            last = None
-            for event in self._job.history(task.key, since=self._start):
-                if task.token is None or event.id.startswith(f"{self._writer}-"):  # others have ids of other hosts
-                    last = event
+            last = self._last_of(task)
             if last is None or last.kind != Kind.RESULT:
                 last = self._job.emit_result(task.key, Status.ERROR, error_message=reason)
             cells = last.cells
@@ -259,6 +256,19 @@ class Run:
         except ClaimLost as error:
             outcome = Outcome(task.key, "", str(error), taken_over=True)
         self.finished(outcome)
+
+    def _last_of(self, task: Task) -> Event | None:
+        """Return the last event of a PO that is ours, as far as it can be read."""
+        last = None
+        try:
+            for event in self._job.history(task.key, since=self._start):
+                if task.token is None or event.id.startswith(f"{self._writer}-"):  # others have ids of other hosts
+                    last = event
+        except ServerError:
+            if task.token is None:
+                raise
+            return None  # the server will tell: after a result the claim is over
+        return last
 
     def result(self, *, stopped: str | None, duration_s: float) -> RunResult:
         """Return what was done."""

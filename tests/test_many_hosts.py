@@ -183,10 +183,10 @@ def test_a_host_that_is_cut_off_stops_its_workers(hosts: Hosts, pg_server: PgSer
     (hosts.folder / "a.hold").touch()
     cut = hosts.start("a", "--lease", "3", "--lock-timeout", "2")
     wait_until(lambda: len(hosts.worked("a")) == 2, "two POs in flight")
-    workers = set(_family(cut.pid))
+    family = set(_family(cut.pid))
     pg_server.stop()
     try:
-        wait_until(lambda: len(workers & set(_family(cut.pid))) <= 2, "workers that were stopped")
+        wait_until(lambda: len(family & set(_family(cut.pid))) <= len(family) - 2, "workers that were stopped")
     finally:
         pg_server.start()
     (hosts.folder / "a.hold").unlink()
@@ -195,6 +195,24 @@ def test_a_host_that_is_cut_off_stops_its_workers(hosts: Hosts, pg_server: PgSer
     assert "claim" in (hosts.folder / "a.log").read_text()
     assert len(POS) >= result_of(hosts.start("b"))["processed"] >= len(POS) - 2
     assert sorted(POS) == sorted({event.key for event in hosts.results()})
+
+
+def test_a_run_outlives_a_server_that_is_away_for_long(hosts: Hosts, pg_server: PgServer) -> None:
+    """What was in flight is told as unrecorded; once the server is back the run goes on with the other POs."""
+    (hosts.folder / "a.hold").touch()
+    run = hosts.start("a", "--lease", "2", "--lock-timeout", "1")
+    wait_until(lambda: len(hosts.worked("a")) == 2, "two POs in flight")
+    pg_server.stop()
+    try:
+        log = hosts.folder / "a.log"
+        wait_until(lambda: log.read_text().count("result.unrecorded") == 2 or run.poll() is not None, "a notice")
+    finally:
+        pg_server.start()
+    (hosts.folder / "a.hold").unlink()
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 1
+    result = json.loads(out)
+    assert (len(POS) - 2, 2) == (result["processed"], len(result["unrecorded"])), err
 
 
 def test_claims_keep_their_rules(csv_path: Path, pg_server: PgServer) -> None:

@@ -15,6 +15,7 @@ class Refusal(Enum):
 
     HELD = "another host works on it"
     FINISHED = "another host has finished it since"
+    INTERRUPTED = "another host had begun it and is gone, and such POs are to be held back"
 
 
 def owner_of(writer: str) -> str:

@@ -128,6 +128,8 @@ class Run:
         self._held_elsewhere: deque[tuple[str, int]] = deque()
         self._elsewhere = 0
         self._look_again_at = 0.0
+        self._hold = hold
+        self._waited_for: set[str] = set()
         in_flight = {item.key for item in folded.in_flight} - (self._claims.held() if self._claims else frozenset())
         self._interrupted = tuple(key for key, _ in self.todo if key in in_flight)
         self._held = self._interrupted if hold else ()
@@ -175,14 +177,34 @@ class Run:
             except EventCsvError as error:  # the server is away; what is in flight goes on
                 masking.get_logger().warning("claims.not_made", error=str(error))
                 found = Refusal.HELD
+            if isinstance(found, int) and self._hold and key in self._waited_for:
+                found = self._unless_interrupted(key, found, claims)
             if found is Refusal.HELD:
+                self._waited_for.add(key)
                 self._held_elsewhere.append(self.todo.popleft())
             elif found is Refusal.FINISHED:
                 self._elsewhere += 1
                 self._met.add(key)
                 self.todo.popleft()
-            elif isinstance(found, int):
+            elif found is Refusal.INTERRUPTED:
+                self._interrupted += (key,)
+                self._held += (key,)
+                self._met.add(key)
+                self.todo.popleft()
+            else:
                 self._tokens[key] = found
+
+    def _unless_interrupted(self, key: str, token: int, claims: Claims) -> int | Refusal:
+        """Return the token of a PO that another host gave up, or why it is not to be worked on after all."""
+        try:
+            in_flight = {item.key for item in self._compactor.peek().in_flight}
+            refusal = Refusal.INTERRUPTED if key in in_flight else None
+        except (EventCsvError, OSError) as error:  # it is looked at again
+            masking.get_logger().warning("run.not_planned_again", csv=self._job.csv_path, error=str(error))
+            refusal = Refusal.HELD
+        if refusal:
+            claims.release(key)
+        return refusal or token
 
     def expects_more(self) -> bool:
         """Tell whether other hosts work on POs, which they may give back by dying."""

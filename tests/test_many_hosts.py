@@ -215,6 +215,27 @@ def test_a_run_outlives_a_server_that_is_away_for_long(hosts: Hosts, pg_server: 
     assert (len(POS) - 2, 2) == (result["processed"], len(result["unrecorded"])), err
 
 
+def test_what_a_host_leaves_behind_later_is_held_back_too(hosts: Hosts) -> None:
+    """With --interrupted hold a PO in flight is not done again, though its lease was not over when the run began."""
+    job = EventCsv(hosts.csv("dead"), log=hosts.url, job=hosts.job)
+    job.compact()
+    claims = job.claims(owner="dead", lease_s=60, seen=job._log.end().position)
+    assert claims is not None
+    for key in ("PO0", "PO1"):
+        token = claims.claim(key)
+        assert isinstance(token, int)
+        job.hold(key, token)
+    job.emit_started("PO0")  # and PO1 is not begun
+    run = hosts.start("a", "--interrupted", "hold")
+    wait_until(lambda: len(hosts.worked("a")) == len(POS) - 2, "all but what another host has claimed")
+    claims._end.set()
+    with psycopg.connect(hosts.url) as admin:
+        admin.execute("update eventcsv.claim set until = now() - interval '1 s' where owner = 'dead'")
+    result = result_of(run)
+    assert (len(POS) - 1, ["PO0"]) == (result["processed"], result["held"])
+    assert "PO0" not in {event.key for event in hosts.results()}
+
+
 def test_claims_keep_their_rules(csv_path: Path, pg_server: PgServer) -> None:
     """One holder at a time; a token that was superseded is refused; what was finished unseen is not done again."""
     job, other = (EventCsv(csv_path, log=pg_server.url, job=f"rules {csv_path}") for _ in range(2))

@@ -69,6 +69,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare
     v_segment int;
     v_ends bigint;
+    v_line bytea;
 begin
     -- Each statement has to see what was committed before it, and COMMIT has to wait for the disk.
     if current_setting('transaction_isolation') <> 'read committed' or current_setting('fsync') <> 'on'
@@ -84,8 +85,12 @@ begin
     perform pg_advisory_xact_lock(1702257011, p_job);
     -- A retry of what is there writes, too, so that its COMMIT waits for the standbys as the first one's should have;
     -- a transaction that only reads would not.
-    update eventcsv.line l set id = l.id where l.job = p_job and l.id = p_id;
+    update eventcsv.line l set id = l.id where l.job = p_job and l.id = p_id
+        returning l.line into v_line;
     if found then
+        if v_line <> p_line then
+            raise exception 'another event has the id %', p_id using errcode = 'EV003';
+        end if;
         return;
     end if;
     if p_token is not null then

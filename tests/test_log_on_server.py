@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -271,6 +272,14 @@ def test_a_server_is_made_ready_by_several_at_once(pg_server: PgServer) -> None:
     for _ in range(2):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: init(url, workers=[role], operators=[role]), range(4)))
+
+
+def test_an_id_that_is_taken_is_no_acknowledgement(job: EventCsv) -> None:
+    """Another event with an id that is there already is refused, since only a retry may be answered with nothing."""
+    event = job.emit_result("PO1", "COMPLETED")
+    job._log.append(event)
+    with pytest.raises(AppendError, match=f"another event has the id {event.id}"):
+        job._log.append(replace(event, key="PO2"))
 
 
 def test_passwords_are_never_shown(csv_path: Path, pg_server: PgServer, tmp_path: Path) -> None:

@@ -147,6 +147,11 @@ begin
     perform pg_advisory_xact_lock(1702257011, v_job);
     select l.segment, l.ends into v_segment, v_ends from eventcsv.line l
         where l.job = v_job order by l.segment desc, l.ends desc limit 1;
+    if v_segment = p_segment and v_ends = p_ends[cardinality(p_ends)] and p_lines = array(
+            select l.line from eventcsv.line l
+            where l.job = v_job and l.segment = p_segment and l.ends > p_start order by l.ends) then
+        return;  -- a retry of what is there
+    end if;
     if not ((v_segment is null or v_segment < p_segment) and p_start = 0
             or v_segment = p_segment and v_ends = p_start) then
         raise exception 'somebody else appends to this job' using errcode = 'EV001';

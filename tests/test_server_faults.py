@@ -18,7 +18,9 @@ import pytest
 from conftest import wait_until
 from servers import PgServer, unused_name
 
+from eventcsv.copier import copy_log
 from eventcsv.event import Event, Kind
+from eventcsv.log import FileLog
 from eventcsv.pgadmin import init
 from eventcsv.pglog import PgLog
 from eventcsv.scan import events
@@ -223,6 +225,34 @@ def test_a_connection_may_be_cut_at_every_byte(server: PgServer) -> None:
     """The same at every byte."""
     cuts, count = cut_everywhere(server, 1)
     assert cuts == count > 250
+
+
+def test_a_copy_goes_on_when_its_connection_is_lost(server: PgServer, tmp_path: Path) -> None:
+    """A piece that was stored, and whose answer was lost, is not taken for somebody else's."""
+    source = FileLog(str(tmp_path / "input.events"), key_column="PO_NUMBER")
+    for number in range(3):
+        source.append(source.new_event(Kind.RESULT, "PO1", {"n": str(number)}, "2025-10-02T12:43:11.123456Z"))
+    proxy = Proxy(server.port)
+    target = PgLog(
+        f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres",
+        job=unused_name("copied"),
+        directory="",
+        key_column="PO_NUMBER",
+    )
+    assert not target.exists()  # now it is connected
+    proxy.left["down"] = 0
+    target.server.call("select 1")
+    store = target.store
+
+    def cut_store(segment: int, start_bytes: int, rows: list[tuple[int, str | None, bytes]]) -> None:
+        proxy.left["down"] = 11  # the answer to its being prepared comes through
+        store(segment, start_bytes, rows)
+
+    target.store = cut_store  # type: ignore[method-assign]  # the answer to each piece is lost
+    result = copy_log(source, target)
+    proxy.close()
+    assert 2 == proxy.cuts
+    assert result.size_bytes == result.copied_bytes == source.end().position.offset_bytes
 
 
 def standby_of(primary: PgServer) -> PgServer:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from eventcsv.errors import UnsupportedFormat
+from eventcsv.errors import ServerError, UnsupportedFormat
 from eventcsv.pgschema import OPERATOR_GRANTS, SCHEMA, VERSION, WORKER_GRANTS
 from eventcsv.pgserver import Server
 
@@ -31,6 +31,12 @@ def init(url: str, *, workers: Iterable[str] = (), operators: Iterable[str] = ()
         ServerError: The server does not answer, or says no.
     """
     server = Server(url, timeout_s)
+    encoding = server.call("select current_setting('server_encoding')")[0][0]
+    if encoding not in {"UTF8", "SQL_ASCII"}:
+        raise ServerError(
+            f"{server.place}: the database is in {encoding}, which has not every character that a key may have. "
+            "Make one in UTF8: create database NAME encoding 'UTF8' template template0"
+        )
     there = server.call("select to_regclass('eventcsv.schema_version') is not null")[0][0]
     version = server.call("select max(version) from eventcsv.schema_version")[0][0] if there else VERSION
     if version != VERSION:

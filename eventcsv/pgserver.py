@@ -64,7 +64,7 @@ class Server:
         self.url = url
         self.timeout_s = timeout_s
         try:
-            self._options = _DEFAULTS | conninfo_to_dict(url)
+            self._options = _DEFAULTS | conninfo_to_dict(url) | {"client_encoding": "UTF8"}
         except psycopg.Error:
             # What libpq says repeats a part of it, which may be the password.
             raise ServerError(

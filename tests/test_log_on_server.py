@@ -282,6 +282,31 @@ def test_an_id_that_is_taken_is_no_acknowledgement(job: EventCsv) -> None:
         job._log.append(replace(event, key="PO2"))
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_of_another_encoding_is_used_whole_or_not_at_all(
+    csv_path: Path, pg_server: PgServer, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where text is bytes every key has its claim; where text cannot be every key, there is no log."""
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    database = unused_name("db")
+    make = f"create database \"{database}\" encoding '{encoding}' template template0 lc_collate 'C' lc_ctype 'C'"
+    with psycopg.connect(pg_server.url, autocommit=True) as admin:
+        admin.execute(make.encode())
+    url = f"{pg_server.url.rpartition('/')[0]}/{database}"
+    if encoding == "LATIN1":
+        with pytest.raises(ServerError, match="the database is in LATIN1"):
+            init(url)
+        return
+    init(url)
+    job = EventCsv(csv_path, log=url, job="jöb 💥")
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    claims = job.claims(owner="é", lease_s=60, seen=job._log.end().position)
+    assert claims is not None
+    assert (1, frozenset({"💥"})) == (claims.claim("💥"), claims.held())
+    claims.close()
+
+
 def test_passwords_are_never_shown(csv_path: Path, pg_server: PgServer, tmp_path: Path) -> None:
     """Neither a wrong password, nor a URL that cannot be read, nor a server that is gone gives one away."""
     secret = "hunter2canary"

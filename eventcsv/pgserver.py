@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,8 @@ from eventcsv.errors import ClaimLost, EventCsvError, LockTimeout, ServerError
 from eventcsv.pgschema import CLAIM_LOST, NO_JOB, UNSAFE
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import tenacity
     from psycopg import sql
 
@@ -172,6 +175,7 @@ class Server:
 
     def _connected(self) -> psycopg.Connection[Row]:
         connection = _Connection.connect(**self._options, autocommit=True)  # type: ignore[arg-type]  # as libpq takes them
+        connection.timeout_s = self.timeout_s
         connection.add_notice_handler(self._note)
         try:
             settings = _SETTINGS.format(timeout_ms=max(1, int(self.timeout_s * 1000)))
@@ -233,10 +237,36 @@ class Server:
 
 
 class _Connection(psycopg.Connection[Row]):
-    """A connection that may be left to itself: one that is never closed loses nothing."""
+    """A connection that may be left to itself, and on which nothing is waited for longer than `timeout_s`.
+
+    One that is never closed loses nothing. A server that hangs keeps its connections, and says nothing on them.
+    """
+
+    timeout_s = float("inf")
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as psycopg has it
+        """Wait for what a call is about.
+
+        Raises:
+            _Unanswered: It took too long.
+        """
+        return super().wait(_limited(gen, time.monotonic() + self.timeout_s), *args, **kwargs)
 
     def __del__(self) -> None:  # type: ignore[override]  # nobody gives it an argument
         """Say nothing, where psycopg would warn; the socket is closed with the rest."""
+
+
+def _limited(waiting: Generator[Any, Any, Any], deadline: float) -> Generator[Any, Any, Any]:
+    """Wait as `waiting` does, until a deadline."""
+    try:
+        wanted = next(waiting)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise _Unanswered("the server is there, and does not answer")
+            wanted = waiting.send(ready)
+    except StopIteration as done:
+        return done.value
 
 
 class _Unanswered(Exception):  # a signal between two methods, no error

@@ -19,6 +19,7 @@ from conftest import wait_until
 from servers import PgServer, unused_name
 
 from eventcsv.copier import copy_log
+from eventcsv.errors import AppendError
 from eventcsv.event import Event, Kind
 from eventcsv.log import FileLog
 from eventcsv.pgadmin import init
@@ -253,6 +254,36 @@ def test_a_copy_goes_on_when_its_connection_is_lost(server: PgServer, tmp_path: 
     proxy.close()
     assert 2 == proxy.cuts
     assert result.size_bytes == result.copied_bytes == source.end().position.offset_bytes
+
+
+def test_a_server_that_hangs_is_waited_for_no_longer_than_one_that_is_away(server: PgServer) -> None:
+    """When its processes stand still, an append raises in time; once they go on, the same event is recorded once."""
+    log = log_of(server.url, unused_name("hangs"))
+    log = PgLog(server.url, job=log.job, directory="", key_column="PO_NUMBER", lock_timeout_s=2)
+    event = log.new_event(Kind.RESULT, "PO1", {"STATUS": "COMPLETED"}, "2025-10-02T12:43:11.123456Z")
+    [[pid]] = log.server.call("select pg_backend_pid()")
+    stopped = [server.pid, pid]
+    failures: list[AppendError] = []
+
+    def append() -> None:
+        try:
+            log.append(event)
+        except AppendError as error:
+            failures.append(error)
+
+    for number in stopped:
+        os.kill(number, signal.SIGSTOP)
+    try:
+        appending = threading.Thread(target=append, daemon=True)
+        appending.start()
+        appending.join(30)
+        assert not appending.is_alive()
+    finally:
+        for number in stopped:
+            os.kill(number, signal.SIGCONT)
+    assert [event] == [failure.event for failure in failures]
+    log.append(event)
+    assert [event.id] == [item.id for item in stored(log)]
 
 
 def standby_of(primary: PgServer) -> PgServer:

@@ -32,6 +32,7 @@ from eventcsv.event import (
     utc_text,
 )
 from eventcsv.log import CHECKPOINT_NAME, Durability, FileLog
+from eventcsv.masking import escaped, masked
 from eventcsv.scan import events
 from eventcsv.session_lock import SessionLock
 from eventcsv.storage import Storage
@@ -732,13 +733,26 @@ def _spelled(second: int) -> str:
 
 
 def is_url(log: str | os.PathLike[str] | None) -> bool:
-    """Tell whether a log is on a server, and not in a directory."""
-    return isinstance(log, str) and log.startswith(("postgresql://", "postgres://"))
+    """Tell whether a log is on a server, and not in a directory.
+
+    Raises:
+        EventCsvError: It is a URL of something else.
+    """
+    if not isinstance(log, str) or "://" not in log:
+        return False
+    scheme = log.partition("://")[0]
+    if scheme not in {"postgresql", "postgres"}:  # a directory of that name would share nothing, and tell a password
+        raise EventCsvError(
+            f"the log: {masked(scheme)}:// is no URL of a log. It is postgresql://user@host:port/database"
+        )
+    return True
 
 
 def _log_on_server(
     url: str, *, job: str, directory: str, key_column: str, lock_timeout_s: float, storage: Storage
 ) -> PgLog:
+    if escaped(job) != job:  # for instance of a file name that is not UTF-8
+        raise EventCsvError(f"the job: {job!r} has characters that no name on a server can have. Name it: --job NAME")
     try:
         from eventcsv.pglog import PgLog as Made  # noqa: PLC0415  # most jobs have no server, and need no client
     except ModuleNotFoundError as error:

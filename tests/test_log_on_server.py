@@ -307,6 +307,22 @@ def test_a_database_of_another_encoding_is_used_whole_or_not_at_all(
     claims.close()
 
 
+def test_a_url_of_something_else_is_no_directory(csv_path: Path) -> None:
+    """A URL that is nearly right makes no log beside the CSV, and its password is not shown."""
+    url = f"postgresql+psycopg://ana:{SECRET}@db/work"
+    done = command("emit", csv_path, "PO1", "COMPLETED", "--log", url)
+    assert (1, True) == (done.returncode, "postgresql+psycopg:// is no URL of a log" in done.stderr)
+    assert SECRET not in done.stdout + done.stderr
+    assert [csv_path.name] == [path.name for path in csv_path.parent.iterdir()]
+
+
+def test_a_name_that_is_no_text_is_said(csv_path: Path, pg_server: PgServer) -> None:
+    """A job that would be named after a file whose name is not UTF-8 is refused, and no mistake of ours."""
+    odd = csv_path.rename(csv_path.parent / os.fsdecode(b"caf\xe9.csv"))
+    done = command("compact", odd, "--log", pg_server.url)
+    assert (1, True) == (done.returncode, "Name it: --job NAME" in done.stderr), done.stderr
+
+
 def test_passwords_are_never_shown(csv_path: Path, pg_server: PgServer, tmp_path: Path) -> None:
     """Neither a wrong password, nor a URL that cannot be read, nor a server that is gone gives one away."""
     secret = "hunter2canary"

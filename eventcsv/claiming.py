@@ -14,6 +14,7 @@ class Refusal(Enum):
     """Why a PO could not be claimed."""
 
     HELD = "another host works on it"
+    TOO_LONG = "no claim can be made for so long a key"
     FINISHED = "another host has finished it since"
     INTERRUPTED = "another host had begun it and is gone, and such POs are to be held back"
 

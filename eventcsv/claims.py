@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _RENEWALS_A_LEASE: Final = 4
 _SHARE_LEFT: Final = 0.1
+_LONGEST_KEY_BYTES: Final = 2_000  # what fits into an index of the server
 
 _CLAIM: Final = "select * from eventcsv.claim(%s::int, %s::text, %s::text, %s::float8, %s::int, %s::bigint)"
 _RENEW: Final = "select eventcsv.renew(%s::int, %s::text[], %s::bigint[], %s::float8)"
@@ -67,6 +68,8 @@ class Claims:
         Raises:
             EventCsvError: The server does not answer.
         """
+        if len(key.encode()) > _LONGEST_KEY_BYTES:
+            return Refusal.TOO_LONG
         clock = time.monotonic()
         seen = (self._seen.segment, self._seen.offset_bytes)
         token, is_finished = self._log.server.call(

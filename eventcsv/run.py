@@ -58,7 +58,8 @@ class RunResult:
         interrupted: The POs that were in flight when an earlier run died.
         held: Those of them that were held back, as asked.
         elsewhere: How many POs other hosts have finished or taken over meanwhile.
-        refused: Keys of the CSV that no event may have, for instance with a line break; mend them there.
+        refused: Keys of the CSV that no event may have, for instance with a line break, or for which no
+            claim can be made, longer than 2,000 bytes; mend them there.
         unrecorded: What could not be recorded; those POs stay pending.
         lost_workers: How many workers died or were stopped in the middle of a PO.
         stopped: What stopped the run early, a signal or that nothing could be recorded, or None.
@@ -144,11 +145,14 @@ class Run:
         self._rows, self._names = folded.table.rows_as_text(), folded.table.names
         for key in pending.get_column("key"):
             if key not in self._met and not _is_key(key):
-                self._met.add(key)
-                self._refused.append(key)
-                masking.get_logger().warning("run.key_refused", key=key, csv=self._job.csv_path)
+                self._refuse(key)
         self.todo = deque(item for item in pending.select("key", "row").iter_rows() if item[0] not in self._met)
         return folded
+
+    def _refuse(self, key: str) -> None:
+        self._met.add(key)
+        self._refused.append(key)
+        masking.get_logger().warning("run.key_refused", key=key, csv=self._job.csv_path)
 
     # --- what the pool asks and tells ---
 
@@ -185,6 +189,9 @@ class Run:
             elif found is Refusal.FINISHED:
                 self._elsewhere += 1
                 self._met.add(key)
+                self.todo.popleft()
+            elif found is Refusal.TOO_LONG:
+                self._refuse(key)
                 self.todo.popleft()
             elif found is Refusal.INTERRUPTED:
                 self._interrupted += (key,)

@@ -236,6 +236,15 @@ def test_what_a_host_leaves_behind_later_is_held_back_too(hosts: Hosts) -> None:
     assert "PO0" not in {event.key for event in hosts.results()}
 
 
+def test_a_key_too_long_to_be_claimed_is_refused(hosts: Hosts) -> None:
+    """A key that no index of the server takes does not keep a run waiting for ever."""
+    long = os.urandom(3_000).hex()
+    path = hosts.csv("a")
+    path.write_text(f"PO_NUMBER;STATUS;SUPPLIER\nPO0;;\n{long};;\n")
+    result = json.loads(hosts.start("a", "--lock-timeout", "1").communicate(timeout=60)[0])
+    assert (1, [long]) == (result["processed"], result["refused"])
+
+
 def test_claims_keep_their_rules(csv_path: Path, pg_server: PgServer) -> None:
     """One holder at a time; a token that was superseded is refused; what was finished unseen is not done again."""
     job, other = (EventCsv(csv_path, log=pg_server.url, job=f"rules {csv_path}") for _ in range(2))

@@ -134,7 +134,10 @@ def _id_of(line: bytes) -> str | None:
 
 def _to_files(source: Log, target: FileLog, start: Position, end: Position) -> Iterator[int]:
     torn = target.end().torn if target.exists() else None
+    begun = target.exists()
     with target.locked():
+        if target.exists() != begun or (begun and target.end().position != start):
+            raise EventCsvError(f"{target.place}: somebody else appends to it. Stop whoever does, and copy again")
         for chunk in _whole(source, start, end):
             path = target.path(chunk.number)
             skipped = torn.length_bytes if torn and chunk.offset_bytes == torn.offset_bytes else 0

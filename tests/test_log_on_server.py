@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ from servers import PgServer, unused_name
 
 import eventcsv
 from eventcsv import AppendError, EventCsv, EventCsvError
+from eventcsv.copier import copy_log
 from eventcsv.errors import ServerError
+from eventcsv.log import FileLog
 from eventcsv.pgadmin import init
 from eventcsv.pglog import PgLog
 from eventcsv.scan import Position
@@ -457,6 +460,30 @@ def test_a_copy_that_was_cut_short_goes_on(
     segment.write_bytes(whole[: len(whole) - missing_bytes])
     assert 0 == command("log", "copy", pg_server.url, back, "--job", name).returncode
     assert whole == segment.read_bytes()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_two_copies_at_once_do_not_mix(job: EventCsv, tmp_path: Path, *, is_there: bool) -> None:
+    """Of two that copy to the same files from the same place on, one is refused, and the files are the log's."""
+    back = FileLog(str(tmp_path / "back.events"), key_column="PO_NUMBER")
+    job.emit_result("PO1", "PARTIAL")
+    source = job._log
+    assert isinstance(source, PgLog)
+    if is_there:
+        copy_log(source, back)
+        job.emit_result("PO1", "COMPLETED")
+    locked = back.locked
+
+    @contextmanager
+    def late() -> Iterator[None]:
+        copy_log(source, FileLog(back.directory, key_column="PO_NUMBER"))  # another one was faster
+        with locked():
+            yield
+
+    back.locked = late  # type: ignore[method-assign]  # between the comparison and the lock
+    with pytest.raises(EventCsvError, match="somebody else"):
+        copy_log(source, back)
+    assert source.end() == back.end()
 
 
 def test_a_log_of_its_own_beside_the_csv_is_not_left_behind(job: EventCsv, csv_path: Path) -> None:

@@ -6,7 +6,7 @@ at which a line ends, so positions, checksums and damage are those of the file l
 Workers reach the tables through functions only, which belong to whoever ran `eventcsv log init`. The order trap (a
 later row that commits before an earlier one is missed by whoever reads on from the last) is closed in `append`: it
 takes the job's lock first and looks for the end of the log after that, in one statement that is a transaction of its
-own. So no worker that hangs can hold the lock, and what is visible is all that there will ever be before it.
+own. So no worker that waits can hold the lock, and what is visible is all that there will ever be before it.
 """
 
 from __future__ import annotations

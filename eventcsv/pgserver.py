@@ -44,6 +44,8 @@ _DEFAULTS: Final = {
 _SETTINGS: Final = (
     "set default_transaction_isolation = 'read committed'; set lock_timeout = {timeout_ms}; "
     "set client_min_messages = warning; "
+    # Nor may the server wait for a host that vanished in the middle of an append, whose lock it holds.
+    "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
     "select set_config('synchronous_commit', 'on', false) "
     "where current_setting('synchronous_commit') in ('off', 'local', 'remote_write'); "
     "select current_setting('fsync'), current_setting('full_page_writes')"

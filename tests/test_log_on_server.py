@@ -216,6 +216,15 @@ def test_commit_waits_for_the_disk_whatever_the_server_says(pg_server: PgServer,
         pg_server.start()
 
 
+def test_the_server_notices_soon_that_a_host_is_gone(job: EventCsv) -> None:
+    """A host whose cable is pulled in the middle of an append holds the job's lock for seconds, not for hours."""
+    log = job._log
+    assert isinstance(log, PgLog)
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+    found = [log.server.call("select current_setting(%s)", (name,))[0][0] for name in names]
+    assert ["10", "5", "3"] == found
+
+
 def test_roles_can_do_what_they_need_and_no_more(csv_path: Path, pg_server: PgServer, name: str) -> None:
     """A worker's role appends, and reads and deletes nothing; an operator's role brings the CSV up to date."""
     worker, operator = unused_name("worker"), unused_name("operator")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 # A shared machine may stall for a second in any test; time is measured in benchmarks, never asserted on.
 settings.register_profile("eventcsv", deadline=None, print_blob=True)
 settings.load_profile("eventcsv")
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would all that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Edits count at once in the tests, save those that are about waiting for an edit to settle.
 EventCsv.__init__.__kwdefaults__ |= {"settle_s": 0.0}  # type: ignore[operator]  # it has keyword defaults

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from eventcsv.errors import AppendError, ClaimLost, EventCsvError, UnsupportedFormat
+from eventcsv.errors import AppendError, ClaimLost, CorruptLog, EventCsvError, UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, sealed, unsealed, utc_text
 from eventcsv.pgschema import VERSION
 from eventcsv.pgserver import NoSuchJob, Server
@@ -344,9 +344,15 @@ class PgLog:
             crc: zlib.crc32 of what came before, to be continued over the bytes read.
 
         Raises:
+            CorruptLog: The log does not go back that far any more.
             UnsupportedFormat: A line was made by a newer eventcsv.
             ServerError: The server does not answer.
         """
+        if start < (first := self.first()):  # each host has a CSV and backups of its own; a prune looks at one host's
+            raise CorruptLog(
+                f"{self.place}: begins at segment {first.segment}: what was before is pruned, and this CSV and its "
+                "backups lack some of it. Copy CSV, .events and backup folders from the host that pruned"
+            )
         for number in range(start.segment, end.segment + bool(end.offset_bytes)):
             offset_bytes = start.offset_bytes if number == start.segment else 0
             stop_bytes = end.offset_bytes if number == end.segment else self._size_bytes(number)

@@ -360,6 +360,38 @@ def test_passwords_are_never_shown(csv_path: Path, pg_server: PgServer, tmp_path
     assert "127.0.0.1:1" in said
 
 
+def test_a_host_that_misses_what_another_one_pruned_goes_no_further(
+    csv_path: Path, pg_server: PgServer, name: str, tmp_path: Path
+) -> None:
+    """A prune knows the backups of its own host only: another one that was not current stops, its CSV untouched."""
+    elsewhere = tmp_path / "elsewhere" / "input.csv"
+    elsewhere.parent.mkdir()
+    shutil.copy(csv_path, elsewhere)
+    here, there = (EventCsv(path, log=pg_server.url, job=name) for path in (csv_path, elsewhere))
+    there.compact()
+    here.emit_result("PO1", "COMPLETED")
+    for number in range(7):
+        with here.session():
+            here.emit_result("PO2", "PARTIAL", columns={"n": number})
+    assert here.prune().removed
+    before = elsewhere.read_bytes()
+    for act in (there.compact, there.replay, there.pending, there.session().__enter__):
+        with pytest.raises(EventCsvError, match="is pruned"):
+            act()
+    assert before == elsewhere.read_bytes()
+    for part in ("input.csv", "input.events", "backup"):
+        whole = csv_path.parent / part
+        if whole.is_dir():
+            shutil.rmtree(elsewhere.parent / part)
+            shutil.copytree(whole, elsewhere.parent / part)
+        else:
+            shutil.copy2(whole, elsewhere)
+    again = EventCsv(elsewhere, log=pg_server.url, job=name)
+    assert ("PO3",) == tuple(key for key in again.pending() if key == "PO3")
+    assert "PO1" not in again.pending()
+    assert csv_path.read_bytes() == elsewhere.read_bytes()
+
+
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PgServer, Path]]:
     """A server that takes only connections by TLS and with a password; the certificate that it shows."""

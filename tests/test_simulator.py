@@ -41,7 +41,7 @@ SEEDS = range(200)
 LONG_RUN = [range(first, first + 500) for first in range(0, 10_000, 500)]
 MOST_SEEDS_OF_A_CONTROL = 400
 FOUND_AT = {
-    "a failed sync tried again on its descriptor": 183,
+    "a failed sync tried again on its descriptor": 505,
     "the view shows what is not synced": 185,
     "names that a killed process gave are relied on": 54,
 }

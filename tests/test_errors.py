@@ -291,12 +291,13 @@ def test_debug_shows_where_a_foreseen_error_comes_from(csv_path: Path) -> None:
 BEGIN: Final = "from eventcsv.__main__ import main; print('begun', flush=True); main()"
 
 
+@pytest.mark.parametrize("every_ms", [170, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("line", ["status input.csv", "run input.csv slow:work -w 2", "compact input.csv --watch"])
-def test_ctrl_c_at_any_time_is_no_traceback(csv_path: Path, line: str) -> None:
+def test_ctrl_c_at_any_time_is_no_traceback(csv_path: Path, line: str, every_ms: int) -> None:
     """From the command's own first line, before it has loaded anything, to the last one that it prints."""
     (csv_path.parent / "slow.py").write_text("import time\ndef work(key, row): time.sleep(0.2)\n")
     said = set()
-    for delay_ms in range(20, 1200, 60):
+    for delay_ms in range(20, 1200, every_ms):
         command = [sys.executable, "-c", BEGIN, *line.split()]
         with subprocess.Popen(
             command, cwd=csv_path.parent, stdout=-1, stderr=-1, text=True, start_new_session=True

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 settings.register_profile("eventcsv", deadline=None, print_blob=True)
 settings.load_profile("eventcsv")
 
-# A shell ignores Ctrl-C for what it starts in the background, and so would all that a test starts and interrupts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell ignores Ctrl-C for what it starts in the background, as nohup does SIGHUP, and so would all that a test starts
+# and interrupts.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # Edits count at once in the tests, save those that are about waiting for an edit to settle.
 EventCsv.__init__.__kwdefaults__ |= {"settle_s": 0.0}  # type: ignore[operator]  # it has keyword defaults

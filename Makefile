@@ -60,8 +60,11 @@ demo: $(VENV)/installed
 demo-hosts: $(VENV)/installed-dev
 	@$(BIN)/python data/demo_hosts.py
 
+# Twice as many as there are cores: tests wait a lot, for a disk, for a lock, for another process.
+WORKERS = $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+
 test: $(VENV)/installed-dev
-	$(BIN)/pytest --numprocesses auto
+	$(BIN)/pytest --numprocesses $(WORKERS)
 
 # One environment for each; a version that pyenv has need not be on the PATH.
 test-all:

@@ -111,6 +111,7 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
 def _with_late(origin: Origin, late: frozenset[str], log: Log, *, guard_formulas: bool) -> Table:
     """Fold the results that were recorded before an operator added their rows."""
     fold = Fold(origin.table, guard_formulas=guard_formulas, only=late)
-    for chunk in log.read(max(origin.beginning or log.first(), log.first()), origin.position):
+    first = log.first()  # what counts may begin later, or have been pruned since
+    for chunk in log.read(max(origin.beginning or first, first), origin.position):
         fold.add(chunk)  # its damage was reported when this part was folded first
     return fold.result()

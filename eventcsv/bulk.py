@@ -1,9 +1,10 @@
 """Many lines of the log at once, as a frame. Pure. Every line is checked, and what looks odd is read one by one.
 
 A line without a backslash has its texts between quotation marks and nowhere else, so cut at each of them it is a row of
-a CSV, which Polars reads three times as fast as JSON: every fourth cell is a name, the one after the next its value.
-Where names and colons stand as `event.encode` puts them the line is what it looks like. Other lines are parsed by
-themselves; when one of them is damaged, the whole chunk is left to `scan`.
+a CSV, which Polars reads three times as fast as JSON. Which cells are values depends on the columns that the line sets,
+and so does what stands between them: a line is believed to be of one kind with others when what `event.encode` would
+write for its values is the same line again. Other lines are parsed by themselves; when one of them is damaged, the
+whole chunk is left to `scan`.
 
 The checksum is checked without cutting a line at it: zlib.crc32 of a whole line is that of its body, which the line
 claims to be `h`, continued over its last bytes, which spell `h`. So it depends on `h` alone, and in a way that each of
@@ -13,11 +14,10 @@ the four bytes of `h` adds to by exclusive or, which four small tables hold.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache
 from io import BytesIO
-from itertools import takewhile
-from operator import and_, or_
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -25,161 +25,183 @@ import polars as pl
 
 from eventcsv.errors import UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, decode
+from eventcsv.scan import events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from eventcsv.event import Event
-    from eventcsv.scan import Chunk
+    from eventcsv.scan import Chunk, Damage
 
 SET: Final = "set "
 """What the columns of a frame begin with that hold the cells of events."""
 
 # The cells of a line: {"v":1,"id":"...","ts":"...","kind":"...","key":"...","set":{"NAME":"...",...},"crc":"..."}
-_FIXED: Final = {2: f":{FORMAT_VERSION},", 11: "kind", 15: "key", 19: "set"}
+_ID: Final = 5
+_TS: Final = 9
 _KIND: Final = 13
 _KEY: Final = 17
 _FIRST_NAME: Final = 21
 _QUOTES_OF_NONE: Final = 24
-_LAST_NAME: Final = "crc"
-_SAMPLE: Final = 256
-_SAMPLE_BYTES: Final = 64 << 10
+_NEVER: Final = "\x01"  # in a line of ours, where control characters are escaped
+_SAMPLE: Final = 128
+FEW_LINES: Final = 500
+"""Up to so many lines are parsed one by one sooner than at once."""
+_WORTH_IT: Final = 1 / 16  # of the lines that a kind is looked for in: so much dearer is one by one
 
 
 @dataclass(frozen=True, slots=True)
-class Bulk:
-    """The lines of a chunk, not yet believed.
+class Parsed:
+    """The events of a chunk.
 
     Attributes:
         chunk: The chunk.
-        lines: Its lines, header left out.
-        crcs: zlib.crc32 of each of them, newline included.
+        frame: The events, in order. The columns are `kind`, `key` and, for every column that an event sets, `SET` and
+            its name.
+        event_of: Returns the event of a row.
+        damage: What was read around.
     """
 
     chunk: Chunk
-    lines: bytes
-    crcs: array[int]
+    frame: pl.DataFrame
+    event_of: Callable[[int], Event]
+    damage: tuple[Damage, ...]
 
 
-def bulk_of(chunk: Chunk) -> Bulk:
-    """Return the lines of a chunk with what takes Python's lock to find out.
+def parsed(chunk: Chunk) -> Parsed:
+    """Return the events of a chunk, and its damage, lines that do not parse included.
 
     Raises:
-        UnsupportedFormat: The segment was made by a newer eventcsv.
+        UnsupportedFormat: The segment, or a line of it, was made by a newer eventcsv.
     """
     lines = chunk.body
-    return Bulk(chunk, lines, array("I", map(crc32, BytesIO(lines))))
+    crcs = array("I", map(crc32, BytesIO(lines)))
+    frame = framed_at_once(lines, crcs) if len(crcs) > FEW_LINES else None
+    if frame is not None:
+        single = cache(lambda: lines.split(b"\n"))
+        return Parsed(chunk, frame, lambda row: decode(single()[row]), chunk.gap)
+    found, damage = events(chunk) if lines else ([], chunk.damage)
+    return Parsed(chunk, framed(found), found.__getitem__, damage)
 
 
-def parsed(bulk: Bulk) -> pl.DataFrame | None:
-    """Return the events, in order, as a frame, or None when a line is damaged.
+def framed_at_once(lines: bytes, crcs: array[int]) -> pl.DataFrame | None:
+    """Return events as a frame, or None when a line is damaged or there is a doubt.
 
-    The columns are `kind`, `key` and, for every column that an event sets, `SET` and its name.
+    Args:
+        lines: Whole lines, each with its newline.
+        crcs: zlib.crc32 of each of them, newline included.
     """
-    members = max(line.count(b'"') for line in bulk.lines[:_SAMPLE_BYTES].split(b"\n")) - _QUOTES_OF_NONE
-    cut = _cut(bulk.lines, max(0, members // 4))
-    if cut is None or cut.height != len(bulk.crcs):
+    cut = _cut(lines, crcs)
+    if cut is None:
         return None
-    cut = cut.with_row_index("row").with_columns(pl.Series("line crc", bulk.crcs, dtype=pl.UInt32))
+    escaped, rest = cut.clear(), cut
+    if b"\\" in lines:
+        escaped, rest = _parted(cut, pl.col("line").str.contains("\\", literal=True))
     parts: list[pl.DataFrame] = []
-    odd: list[int] = []
-    for names in _shapes(cut):
-        alike, cut = _parted(cut, _has_shape(names))
-        if b"\\" in bulk.lines:
-            escaped, alike = _parted(alike, _has_escape(names))
-            odd.extend(escaped.get_column("row"))
-        if not _is_whole(alike.get_column(_cell(len(names), 2)), alike.get_column("line crc")):
+    while rest.height > FEW_LINES and (names := _commonest(rest)) is not None:
+        before = rest.height
+        alike, rest = _parted(rest, _written(names) == pl.col("line"))
+        if not _is_whole(alike.get_column(_value(len(names))), alike.get_column("line crc")):
             return None
         parts.append(_events_of(alike, names))
-    return _with_odd(parts, [*odd, *cut.get_column("row")], bulk)
+        if alike.height < before * _WORTH_IT:
+            break
+    return _with_odd(parts, [escaped, rest])
 
 
-def framed(found: Sequence[Event], rows: Iterable[int]) -> pl.DataFrame:
-    """Return events that were parsed one by one as a frame such as `parsed` returns, with a column `row`."""
+def framed(found: Sequence[Event]) -> pl.DataFrame:
+    """Return events that were parsed one by one as a frame."""
     names = dict.fromkeys(name for event in found for name in event.cells)
-    cells = {SET + name: pl.Series([event.cells.get(name) for event in found], dtype=pl.String) for name in names}
-    head = {"row": pl.Series(list(rows), dtype=pl.UInt32)}
-    head |= {"kind": pl.Series([event.kind for event in found], dtype=pl.String)}
-    head |= {"key": pl.Series([event.key for event in found], dtype=pl.String)}
-    return pl.DataFrame(head | cells)
+    cells = {SET + name: [event.cells.get(name) for event in found] for name in names}
+    columns = {"kind": [event.kind for event in found], "key": [event.key for event in found], **cells}
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
-def _cell(member: int, place: int) -> str:
-    """Return the column of a member's name (0), of what stands behind it (1), or of its value (2)."""
-    return str(_FIRST_NAME + 4 * member + place)
+def _value(member: int) -> str:
+    """Return the column of the value of a member of "set", or, behind its last one, of the checksum."""
+    return str(_FIRST_NAME + 4 * member + 2)
 
 
-def _is_name(column: str) -> bool:
-    return column.isdecimal() and int(column) >= _FIRST_NAME and (int(column) - _FIRST_NAME) % 4 == 0
-
-
-def _cut(lines: bytes, members: int) -> pl.DataFrame | None:
-    """Return the cells that matter of lines that set up to so many columns, cut at quotation marks."""
-    cells = [_cell(member, place) for member in range(members + 1) for place in range(3)]
-    wanted = sorted((*_FIXED, _KIND, _KEY, *map(int, cells)))
+def _cut(raw: bytes, crcs: array[int]) -> pl.DataFrame | None:
+    """Return lines, their checksums and the cells that may be values, or None when there is a doubt."""
     try:
-        return pl.read_csv(
-            lines,
-            has_header=False,
-            separator='"',
-            quote_char=None,
-            schema=dict.fromkeys(map(str, range(int(cells[-1]) + 3)), pl.String),
-            columns=wanted,
-            empty_string_is_null=False,
-            missing_columns="insert",
-            extra_columns="ignore",
-            truncate_ragged_lines=True,
-        )
+        lines = _read(raw, _NEVER, ["line"]).to_series()
+        if lines.len() != len(crcs) or lines.str.len_bytes().sum() + lines.len() != len(raw):
+            return None  # something was left out
+        most = max(line.count('"') for line in _sample(lines))
+        values = [_value(member) for member in range(max(0, (most - _QUOTES_OF_NONE) // 4) + 1)]
+        cells = list(map(str, range(int(values[-1]) + 3)))
+        cut = _read(raw, '"', cells, [_ID, _TS, _KIND, _KEY, *map(int, values)])
     except pl.exceptions.PolarsError:
         return None
+    of_lines = pl.Series("line crc", crcs, dtype=pl.UInt32)
+    return cut.with_columns(lines, of_lines).with_row_index("row") if cut.height == lines.len() else None
+
+
+def _read(lines: bytes, separator: str, cells: Sequence[str], wanted: Sequence[int] | None = None) -> pl.DataFrame:
+    return pl.read_csv(
+        lines,
+        has_header=False,
+        separator=separator,
+        quote_char=None,
+        schema=dict.fromkeys(cells, pl.String),
+        columns=wanted,
+        empty_string_is_null=False,
+        missing_columns="insert",
+        extra_columns="ignore",
+        truncate_ragged_lines=True,
+    )
+
+
+def _sample(lines: pl.Series) -> pl.Series:
+    """Return some of the lines, at random: what they set may come in turns. The same ones each time."""
+    return lines.sample(min(lines.len(), _SAMPLE), seed=1)
 
 
 def _parted(cut: pl.DataFrame, test: pl.Expr) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the lines that pass a test and those that do not; copied only when there are both."""
-    passes = cut.select(test).to_series()
+    passes = cut.select(test.fill_null(value=False)).to_series()
     count = passes.sum()
     if count in {0, cut.height}:
         return (cut, cut.clear()) if count else (cut.clear(), cut)
     return cut.filter(passes), cut.filter(~passes)
 
 
-def _shapes(cut: pl.DataFrame) -> Iterator[tuple[str, ...]]:
-    """Yield the columns that lines set, for all combinations that a sample of the lines shows."""
-    sample = cut.gather_every(cut.height // _SAMPLE + 1)
-    cells = [sample.get_column(name) for name in sample.columns if _is_name(name)]
-    for row in dict.fromkeys(zip(*cells, strict=True)):
-        names = list(takewhile(bool, row))
-        if names and names.pop() == _LAST_NAME and len({*names}) == len(names):
-            yield tuple(names)
+def _commonest(cut: pl.DataFrame) -> tuple[str, ...] | None:
+    """Return the columns that most of a sample of the lines set, or None when no line looks like one of ours."""
+    shapes = Counter(tuple(line.split('"')[_FIRST_NAME::4]) for line in _sample(cut.get_column("line")))
+    for shape, _ in shapes.most_common():
+        names = shape[:-1]
+        if shape[-1:] == ("crc",) and _value(len(names)) in cut.columns:
+            return names
+    return None
 
 
-def _has_shape(names: Sequence[str]) -> pl.Expr:
-    """Tell which lines set just these columns."""
-    every = [*names, _LAST_NAME]
-    tests = [pl.col(str(place)) == text for place, text in _FIXED.items()]
-    tests += [pl.col(_cell(member, 0)) == name for member, name in enumerate(every)]
-    tests += [pl.col(_cell(member, 1)) == ":" for member in range(len(every))]
-    return reduce(and_, (test.fill_null(value=False) for test in tests))
-
-
-def _has_escape(names: Sequence[str]) -> pl.Expr:
-    texts = [str(_KEY), *(_cell(member, 2) for member in range(len(names)))]
-    return reduce(or_, (pl.col(column).str.contains("\\", literal=True) for column in texts))
+def _written(names: Sequence[str]) -> pl.Expr:
+    """Return what `event.encode` writes for the cells of lines that set these columns."""
+    between = [f'{{"v":{FORMAT_VERSION},"id":"', '","ts":"', '","kind":"', '","key":"']
+    values = [str(cell) for cell in (_ID, _TS, _KIND, _KEY)]
+    between += [f'","{name}":"' if member else f'","set":{{"{name}":"' for member, name in enumerate(names)]
+    between += ['"},"crc":"' if names else '","set":{},"crc":"', '"}']
+    values += [_value(member) for member in range(len(names) + 1)]
+    pairs = zip(between, [*map(pl.col, values), pl.lit("")], strict=True)
+    return pl.concat_str([item for text, cell in pairs for item in (pl.lit(text), cell)])
 
 
 def _events_of(alike: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    cells = {SET + name: _cell(member, 2) for member, name in enumerate(names)}
+    cells = {SET + name: _value(member) for member, name in enumerate(names)}
     return alike.select("row", kind=str(_KIND), key=str(_KEY), **cells)
 
 
-def _with_odd(parts: list[pl.DataFrame], odd: list[int], bulk: Bulk) -> pl.DataFrame | None:
+def _with_odd(parts: list[pl.DataFrame], odd: Iterable[pl.DataFrame]) -> pl.DataFrame | None:
     """Return the parts together with what is parsed line by line, in order, or None when one of that is damaged."""
-    if odd:
-        lines = bulk.lines.split(b"\n")
-        try:
-            parts = [*parts, framed([decode(lines[row]) for row in odd], odd)]
-        except (ValueError, UnsupportedFormat):
-            return None
+    try:
+        for cut in odd:
+            if cut.height:
+                frame = framed([decode(line.encode()) for line in cut.get_column("line")])
+                parts = [*parts, frame.insert_column(0, cut.get_column("row"))]
+    except (ValueError, UnsupportedFormat):
+        return None
     every = parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal").sort("row")
     return every.drop("row")
 

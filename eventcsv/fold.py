@@ -1,36 +1,31 @@
 """The fold: for each key and each column, the last event in the order of the log that sets the column wins.
 
-The only place that knows it. Pure: it is given chunks of the log, and a table, and returns a table. `bulk` parses what
-is beyond doubt; few lines, and a chunk with damage in it, are read one by one.
+The only place that knows it. Pure: it is given events, chunk by chunk, and a table, and returns a table.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from eventcsv import masking
-from eventcsv.bulk import SET, bulk_of, framed, parsed
-from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id, decode
-from eventcsv.scan import events
+from eventcsv.bulk import SET
+from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id
 from eventcsv.view import Table, raw_of, with_columns_added
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from eventcsv.bulk import Bulk
+    from eventcsv.bulk import Parsed
     from eventcsv.event import Event
-    from eventcsv.scan import Chunk, Damage
+    from eventcsv.scan import Damage
 
 FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 """What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection"), full-width forms included."""
 
 _MERGE_ROWS: Final = 200_000
-FEW_LINES: Final = 500
-"""Up to so many lines are parsed one by one sooner than at once."""
 _MOVES: Final = [Kind.RESULT.value, Kind.STARTED.value]
 _COUNT: Final = "results"  # no column of an event's: those begin with SET
 
@@ -77,28 +72,17 @@ class Fold:
         self._reduce()
         return dict(sorted(self._unknown.items()))
 
-    def add(self, chunk: Chunk) -> tuple[Damage, ...]:
-        """Fold one more chunk and return the damage found in it."""
-        return self.add_bulk(bulk_of(chunk))
+    def add(self, parsed: Parsed) -> tuple[Damage, ...]:
+        """Fold the events of one more chunk and return the damage found in it."""
+        frame = parsed.frame
+        if frame.height:
+            _report_unknown_kinds(frame)
+            frame = frame.with_columns(pl.col("key").str.strip_chars(BLANKS))
+            self._follow_flights(frame, parsed.event_of)
+            self._add_results(frame.filter(pl.col("kind") == Kind.RESULT.value))
+        return parsed.damage
 
-    def add_bulk(self, bulk: Bulk) -> tuple[Damage, ...]:
-        """Fold one more chunk, of which all is known that can be told without parsing it."""
-        if not bulk.crcs:
-            return bulk.chunk.damage
-        frame = parsed(bulk) if len(bulk.crcs) > FEW_LINES else None
-        if frame is not None:
-            lines = cache(lambda: bulk.lines.split(b"\n"))
-            self._add_frame(frame, lambda row: decode(lines()[row]))
-            return bulk.chunk.gap
-        found, damage = events(bulk.chunk)
-        self._add_frame(framed(found, range(len(found))), lambda row: found[row])
-        return damage
-
-    def _add_frame(self, frame: pl.DataFrame, event_of: Callable[[int], Event]) -> None:
-        _report_unknown_kinds(frame)
-        frame = frame.with_columns(pl.col("key").str.strip_chars(BLANKS))
-        self._follow_flights(frame, event_of)
-        results = frame.filter(pl.col("kind") == Kind.RESULT.value)
+    def _add_results(self, results: pl.DataFrame) -> None:
         self.events += results.height
         self._parts.append(self._part(results))
         self._is_reduced = False

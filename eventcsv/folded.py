@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from eventcsv.bulk import bulk_of
+from eventcsv.bulk import parsed
 from eventcsv.fold import Fold
 from eventcsv.storage import READ_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from eventcsv.bulk import Parsed
     from eventcsv.event import InFlight
     from eventcsv.origin import Origin
     from eventcsv.protocol import Log
-    from eventcsv.scan import Damage
+    from eventcsv.scan import Chunk, Damage
     from eventcsv.segments import LogEnd
     from eventcsv.view import Table
 
     ProgressCallback = Callable[[int, int], None]
 
-T = TypeVar("T")
+_THREADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,11 @@ def fold_onto(
     damage: list[Damage] = []
     crc, done = origin.crc, 0
     total = log.size_bytes(origin.position, end.position)
-    bulks = map(bulk_of, log.read(origin.position, end.position, crc=origin.crc))
-    for bulk in bulks if total <= READ_BYTES else _ahead(bulks):
-        damage += fold.add_bulk(bulk)
-        crc = bulk.chunk.crc
-        done += len(bulk.chunk.raw)
+    chunks = log.read(origin.position, end.position, crc=origin.crc)
+    for item in map(parsed, chunks) if total <= READ_BYTES else _ahead(chunks):
+        damage += fold.add(item)
+        crc = item.chunk.crc
+        done += len(item.chunk.raw)
         if on_progress:
             on_progress(done, total)
     tail = (end.torn,) if end.torn else ()
@@ -99,13 +101,16 @@ def fold_onto(
     )
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield items, the next of which a thread makes meanwhile: Polars parses without Python's lock."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
+def _ahead(chunks: Iterator[Chunk]) -> Iterator[Parsed]:
+    """Yield chunks parsed, while threads parse the next ones: most of it is done without Python's lock."""
+    coming: deque[Future[Parsed]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for chunk in chunks:
+            coming.append(pool.submit(parsed, chunk))
+            if len(coming) > _THREADS:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _with_late(origin: Origin, late: frozenset[str], log: Log, *, guard_formulas: bool) -> Table:
@@ -113,5 +118,5 @@ def _with_late(origin: Origin, late: frozenset[str], log: Log, *, guard_formulas
     fold = Fold(origin.table, guard_formulas=guard_formulas, only=late)
     first = log.first()  # what counts may begin later, or have been pruned since
     for chunk in log.read(max(origin.beginning or first, first), origin.position):
-        fold.add(chunk)  # its damage was reported when this part was folded first
+        fold.add(parsed(chunk))  # its damage was reported when this part was folded first
     return fold.result()

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
+from eventcsv import crc as checksums
 from eventcsv.errors import UnsupportedFormat
 from eventcsv.event import MAX_LINE_BYTES, Kind, unsealed
 from eventcsv.scan import Chunk, Damage, Position, torn_tail
@@ -187,11 +188,16 @@ class LogReader:
                     missing = Damage(segment_name(number), 0, 0, "the segment is missing")
                     yield Chunk(self.path(number), 0, b"", crc, (missing,))
                     continue
+                before, lines = crc, 0
                 for chunk in self._chunks(content, offset_bytes, crc):
                     crc = chunk.crc
+                    lines += chunk.raw.count(b"\n")
                     yield chunk
-                if not offset_bytes and (broken := self._broken_seal(content)):
-                    yield Chunk(content.path, content.size_bytes, b"", crc, (broken,))
+                if not offset_bytes and content.seal:
+                    size_bytes = content.size_bytes
+                    found = (lines, size_bytes, f"{checksums.of_rest(before, crc, size_bytes):08x}")
+                    if broken := _broken_seal(content, found):
+                        yield Chunk(content.path, content.size_bytes, b"", crc, (broken,))
 
     def tail(self, end: Position, size_bytes: int) -> Iterator[Chunk]:
         """Yield the last lines before a position, about `size_bytes` of them, all from its own segment."""
@@ -279,7 +285,7 @@ class LogReader:
             self.storage.close(fd)
 
     def _chunks(self, content: _Content, offset_bytes: int, crc: int) -> Iterator[Chunk]:
-        for raw, is_whole in _whole_lines(self.storage.pieces(content.fd, offset_bytes, content.size_bytes)):
+        for raw, is_whole in self._whole_lines(content, offset_bytes):
             crc = crc32(raw, crc)
             if is_whole:
                 yield Chunk(content.path, offset_bytes, raw, crc, torn_at=content.torn_at)
@@ -288,18 +294,35 @@ class LogReader:
                 yield Chunk(content.path, offset_bytes, b"", crc, (endless,))
             offset_bytes += len(raw)
 
-    def _broken_seal(self, content: _Content) -> Damage | None:
-        """Check a finished segment against its seal, which alone shows that whole lines are gone."""
-        if not content.seal:
-            return None
-        crc = lines = 0
-        for piece in self.storage.pieces(content.fd, 0, content.size_bytes, most_bytes=_CRC_BYTES):
-            crc, lines = crc32(piece, crc), lines + piece.count(b"\n")
-        seal = unsealed(content.seal[:-1])
-        if (seal.get("lines"), seal.get("bytes"), seal.get("crc32")) == (lines, content.size_bytes, f"{crc:08x}"):
-            return None
-        reason = f"the segment does not match its seal: {lines} lines, {content.size_bytes} bytes, crc32 {crc:08x}"
-        return Damage(content.name, content.size_bytes, len(content.seal), f"{reason} against {seal}")
+    def _whole_lines(self, content: _Content, offset_bytes: int) -> Iterator[tuple[bytes, bool]]:
+        """Read in pieces that end where a line does: yield whole lines, True, or part of an endless one, False."""
+        most_bytes = READ_BYTES
+        while offset_bytes < content.size_bytes:
+            raw = self._piece(content, offset_bytes, most_bytes)
+            cut, most = raw.rfind(b"\n") + 1, most_bytes
+            most_bytes = READ_BYTES
+            if cut:
+                yield (raw := raw[:cut]), True
+            elif len(raw) < most:  # the end of the segment
+                if not raw:
+                    return
+                yield raw + b"\n", True
+            elif most <= 2 * MAX_LINE_BYTES:
+                raw, most_bytes = b"", 2 * most
+            else:  # no line is that long; keep only what may be the start of the next one
+                yield (raw := raw[:-MAX_LINE_BYTES]), False
+            offset_bytes += len(raw)
+
+    def _piece(self, content: _Content, offset_bytes: int, most_bytes: int) -> bytes:
+        """Read so much at most; where there is more, up to the end of a line: to cut one off is to copy the rest."""
+        stop = offset_bytes + most_bytes
+        if stop > content.size_bytes:
+            stop = content.size_bytes
+        elif most_bytes > _TAIL_BYTES:
+            tail = self.storage.pread(content.fd, _TAIL_BYTES, stop - _TAIL_BYTES)
+            if (newline := tail.rfind(b"\n")) >= 0:
+                stop += newline + 1 - _TAIL_BYTES
+        return self.storage.pread(content.fd, stop - offset_bytes, offset_bytes)
 
 
 @dataclass(frozen=True)
@@ -333,17 +356,11 @@ def _seal_at_end(tail: bytes) -> bytes:
     return line if is_seal else b""
 
 
-def _whole_lines(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Cut pieces of a file at newlines: yield whole lines and True, or part of an endless one and False."""
-    rest = b""
-    for piece in pieces:
-        block = rest + piece
-        cut = block.rfind(b"\n") + 1
-        if cut:
-            yield block[:cut], True
-        rest = block[cut:]
-        if len(rest) > READ_BYTES:  # no line is that long; keep only what may be the start of the next one
-            yield rest[:-MAX_LINE_BYTES], False
-            rest = rest[-MAX_LINE_BYTES:]
-    if rest:
-        yield rest + b"\n", True
+def _broken_seal(content: _Content, found: tuple[int, int, str]) -> Damage | None:
+    """Check what was read of a finished segment against its seal, which alone shows that whole lines are gone."""
+    seal = unsealed(content.seal[:-1])
+    if (seal.get("lines"), seal.get("bytes"), seal.get("crc32")) == found:
+        return None
+    lines, size_bytes, crc = found
+    reason = f"the segment does not match its seal: {lines} lines, {size_bytes} bytes, crc32 {crc}"
+    return Damage(content.name, content.size_bytes, len(content.seal), f"{reason} against {seal}")

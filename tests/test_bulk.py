@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from io import BytesIO
 from random import Random
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -12,20 +14,27 @@ from hypothesis import strategies as st
 from test_fold_properties import logs
 
 from eventcsv import EventCsv, bulk
-from eventcsv.event import Event, decode, encode, sealed
-from eventcsv.scan import Chunk
+from eventcsv.event import CRC_BYTES, Event, decode, encode, sealed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import polars as pl
 
-PATH = "input.events/events-000001.jsonl"
 TS = "2025-10-02T12:43:11.000000Z"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _at_once() -> Iterator[None]:
+    """Few lines would be read one by one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk, "FEW_LINES", 0)
+        yield
+
+
 def parsed(raw: bytes) -> pl.DataFrame | None:
-    return bulk.parsed(bulk.bulk_of(Chunk(PATH, 1000, raw, 0)))
+    return bulk.framed_at_once(raw, array("I", map(crc32, BytesIO(raw))))
 
 
 def events_of(frame: pl.DataFrame) -> list[tuple[str, str, dict[str, str]]]:
@@ -73,6 +82,64 @@ def test_a_line_that_is_no_event_of_ours_is_left_to_be_judged(record: dict[str, 
     assert parsed(good + sealed(record)) is None
 
 
+GOOD = encode(Event("t-00-1", TS, "result", "PO1", {"A": "1", "B": "2"}))
+
+
+@pytest.mark.parametrize("copies", [1, 200])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"A":"1",', b'"A":"1";'),
+        (b'"A":"1"', b'"A";"1"'),
+        (b'"A":"1"', b'"A""1"'),
+        (b'"set":{', b'"set":['),
+        (b'"PO1",', b'"PO1"'),
+        (b'"1"', b'"\x01"'),
+        (b'"1"', b'"1\r"'),
+        (b'"1"', b'"\xff"'),
+        (b'"2"}', b'"2"},'),
+    ],
+)
+def test_what_is_no_json_is_never_taken_for_an_event(old: bytes, new: bytes, copies: int) -> None:
+    """Its checksum holds, and what it says seems plain: the line is none all the same, also where most are like it."""
+    body = GOOD[: -CRC_BYTES - 1].replace(old, new)
+    assert new in body
+    line = body + b',"crc":"%08x"}\n' % crc32(body)
+    assert parsed(GOOD + line * copies + GOOD) is None
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b" \n", b"\x01\n", b"\x01more\n", b'"\n', b"\n\n", b"\n\r\n"])
+@pytest.mark.parametrize("copies", [1, 200])
+@pytest.mark.parametrize("line", [GOOD, encode(Event("t-00-1", TS, "result", "PO1", {"A": '5" pipe'}))])
+def test_nothing_behind_a_line_is_overlooked(line: bytes, end: bytes, copies: int) -> None:
+    """A line that is whole but for what follows it is damaged, though a reader of CSV files may leave that out."""
+    assert parsed(GOOD + line) is not None
+    assert parsed(GOOD + (line[:-1] + end) * copies + GOOD) is None
+
+
+@pytest.mark.parametrize("copies", [1, 200])
+def test_of_a_column_that_a_line_sets_twice_the_last_text_counts(copies: int) -> None:
+    """JSON allows it, and whatever reads one line says so."""
+    body = GOOD[: -CRC_BYTES - 1].replace(b'"B"', b'"A"')
+    line = body + b',"crc":"%08x"}\n' % crc32(body)
+    frame = parsed(line * copies)
+    assert frame is not None
+    assert events_of(frame) == [("result", "PO1", {"A": "2"})] * copies
+
+
+def test_many_kinds_of_lines_are_all_read() -> None:
+    """Columns that come in turns, rarely, late, or only once; texts with what JSON escapes among them."""
+    rng = Random(20261125)
+    events = []
+    for number in range(3_000):
+        names = [f"c{at}" for at in range(12) if rng.random() < 0.5] if number % 3 == 0 else ["A", "B"][: number % 3]
+        text = '5" pipe\n' if number % 50 == 7 else str(number)
+        events.append(Event(f"t-00-{number}", TS, "result", f"PO{number % 40}", dict.fromkeys(names, text)))
+    frame = parsed(b"".join(map(encode, events)))
+    assert frame is not None
+    assert [(event.kind, event.key, dict(event.cells)) for event in events] == events_of(frame)
+
+
 def test_other_orders_of_fields_are_read_with_care() -> None:
     """Another program may write its fields otherwise; what they say counts."""
     line = sealed({"v": 1, "kind": "result", "set": {"B": "2", "A": "1"}, "key": "PO2", "ts": TS, "id": "x"})
@@ -113,9 +180,9 @@ def test_reading_ahead_changes_nothing(csv_path: Path, job: EventCsv, monkeypatc
             job.compact()
     job.compact()
     expected = csv_path.read_bytes()
-    monkeypatch.setattr("eventcsv.fold.FEW_LINES", 0)
+    monkeypatch.setattr("eventcsv.bulk.FEW_LINES", 0)
     for piece_bytes in (200, 1000, 5000):
-        monkeypatch.setattr("eventcsv.storage.READ_BYTES", piece_bytes)
+        monkeypatch.setattr("eventcsv.segments.READ_BYTES", piece_bytes)
         monkeypatch.setattr("eventcsv.folded.READ_BYTES", piece_bytes)
         result = EventCsv(csv_path).replay()
         assert (60, expected) == (result.events, csv_path.read_bytes())

@@ -7,11 +7,15 @@ import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import pytest
 from conftest import file_log, read_csv, segment_of
+from hypothesis import given
+from hypothesis import strategies as st
 
-from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
+from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat, crc
+from eventcsv.bulk import parsed
 from eventcsv.event import Event, decode, encode, sealed
 from eventcsv.fold import Fold
 from eventcsv.scan import Damage, Position, events
@@ -28,7 +32,7 @@ MESSAGES = ("plain", 'with "quotes"; and\nnewlines', "emoji 💥", '{"v":1,"id":
 @pytest.fixture(autouse=True)
 def _no_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read them at once, as many lines are; the way one by one is what that falls back on when there is damage."""
-    monkeypatch.setattr("eventcsv.fold.FEW_LINES", 0)
+    monkeypatch.setattr("eventcsv.bulk.FEW_LINES", 0)
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def read_back(folder: Path, log: bytes, *, fold: bool = True) -> tuple[list[Even
     found: list[Event] = []
     damage: tuple[Damage, ...] = ()
     for chunk in reader.read(Position(1, 0), end.position):
-        damage += folding.add(chunk) if folding else events(chunk)[1]
+        damage += folding.add(parsed(chunk)) if folding else events(chunk)[1]
         found += [decode(line) for line in chunk.lines.splitlines() if b'"kind":"header"' not in line]
     if folding:
         render(folding.result())
@@ -305,6 +309,39 @@ def test_a_seal_shows_that_whole_lines_are_gone(job: EventCsv) -> None:
     segment_of(job).write_bytes(b"".join([lines[0], *lines[2:]]))
     result = EventCsv(job.csv_path).replay()
     assert ["seal" in item.reason for item in result.damage] == [True]
+
+
+@pytest.mark.parametrize("piece_bytes", [100, 700, 70_000])
+def test_pieces_of_any_size_hold_the_same_lines(
+    job: EventCsv, log_of_six: bytes, piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines longer than a piece, a torn end and a garbled middle included; and the seal is checked all the same."""
+    path = segment_of(job)
+    job.emit_result("PO1", "COMPLETED", columns={"note": "x" * 200_000})
+    with path.open("ab") as file:
+        file.write(b"garbage\n" + log_of_six[: log_of_six.rfind(b"{") + 20])
+    job.new_segment()
+    job.close()
+    end = LogReader(job.log_dir, Storage()).end().position
+
+    def found() -> tuple[bytes, int, list[Damage]]:
+        chunks = list(LogReader(job.log_dir, Storage()).read(Position(1, 0), end))
+        damage = [item for chunk in chunks for item in chunk.damage]
+        return b"".join(chunk.raw for chunk in chunks), chunks[-1].crc, damage
+
+    expected = found()
+    assert len(expected[2]) == 2
+    monkeypatch.setattr("eventcsv.segments.READ_BYTES", piece_bytes)
+    assert found() == expected
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"garbage\n", b""))
+    assert any("does not match its seal" in str(item) for item in found()[2])
+
+
+@given(before=st.binary(), rest=st.binary())
+def test_the_checksum_of_a_part_follows_from_those_of_the_whole(before: bytes, rest: bytes) -> None:
+    """Control of the seal's: it is what zlib says."""
+    assert crc.of_rest(crc32(before), crc32(before + rest), len(rest)) == crc32(rest)
 
 
 def test_a_newer_format_is_named_as_such_not_as_damage(job: EventCsv) -> None:

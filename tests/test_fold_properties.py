@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventcsv.bulk import parsed
 from eventcsv.event import BLANKS, Event, Kind, column_id, encode, sealed
 from eventcsv.fold import FORMULA_STARTS, Fold
 from eventcsv.scan import Chunk
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def few_lines(request: pytest.FixtureRequest) -> Iterator[None]:
     """Few lines are read one by one; the promise is the same when they are not."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eventcsv.fold.FEW_LINES", request.param)
+        patch.setattr("eventcsv.bulk.FEW_LINES", request.param)
         yield
 
 
@@ -98,7 +99,7 @@ def folded(data: bytes, events: list[Event], *, chunks: int = 1) -> bytes:
     fold = Fold(table)
     size = max(1, -(-len(events) // chunks))
     for start in range(0, len(events), size):
-        assert fold.add(chunk_of(events[start : start + size])) == ()
+        assert fold.add(parsed(chunk_of(events[start : start + size]))) == ()
     result = fold.result()
     return data if result is table else render(result)
 
@@ -196,7 +197,7 @@ def test_a_line_of_another_writer_is_read_with_care() -> None:
     foreign = sealed({"v": 1, "id": "x", "ts": "t", "kind": "result", "key": "PO2", "set": {"STATUS": 5}})
     raw = encode(good) + foreign
     fold = Fold(table_of(BASE))
-    found = fold.add(Chunk("events-000001.jsonl", 0, raw, 0))
+    found = fold.add(parsed(Chunk("events-000001.jsonl", 0, raw, 0)))
     assert [(len(encode(good)), len(foreign))] == [(item.offset_bytes, item.length_bytes) for item in found]
     assert cells_of(render(fold.result()))[1] == ["PO1", "COMPLETED", "a;b", 'say "x"', "1"]
 

@@ -52,12 +52,15 @@ from eventcsv.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _typeshed import DataclassInstance
+
     from eventcsv.compactor import CompactResult
     from eventcsv.folded import ProgressCallback
     from eventcsv.follow import Looks
     from eventcsv.scan import Damage
 
 _LOOK_S: Final = 1.0
+_LINES_AT_ONCE: Final = 1_000
 
 
 class Exit(IntEnum):
@@ -113,10 +116,11 @@ class _Output:
 
     as_json: bool
 
-    def show(self, record: dict[str, Any], lines: Iterator[str]) -> None:
+    def show(self, result: DataclassInstance | dict[str, Any], lines: Iterator[str]) -> None:
+        """Print a result: as JSON, if that was asked for, else as lines."""
         try:
             if self.as_json:
-                typer.echo(_json(record))
+                typer.echo(_json(result if isinstance(result, dict) else dataclasses.asdict(result)))
             else:
                 for line in lines:
                     typer.echo(escaped(line))
@@ -183,7 +187,7 @@ def replay(
 
 
 def _finish(result: CompactResult, output: _Output, *, damaged: bool = False) -> NoReturn:
-    output.show(dataclasses.asdict(result), terminal.compaction_lines(result))
+    output.show(result, terminal.compaction_lines(result))
     raise typer.Exit(Exit.DAMAGE if result.damage or damaged else Exit.FINE)
 
 
@@ -198,13 +202,13 @@ def _keep_current(job: EventCsv, output: _Output) -> NoReturn:
         nonlocal damaged
         damaged |= bool(result.damage)
         if terminal.is_news(result):
-            output.show(dataclasses.asdict(result), iter([terminal.summary(result)]))
+            output.show(result, iter([terminal.summary(result)]))
 
     _say(f"watching {terminal.near(job.csv_path)}; Ctrl-C ends it")
     with stop_signals() as stop:
         first = job.compact()  # when it does not even work once, that is no trouble that passes
         damaged = bool(first.damage)
-        output.show(dataclasses.asdict(first), iter([terminal.summary(first)]))
+        output.show(first, iter([terminal.summary(first)]))
         keep_current(
             job,
             stop,
@@ -358,7 +362,7 @@ def status(
     if watch:
         _watch(looks, output)
     else:
-        output.show(dataclasses.asdict(looks.progress), terminal.progress_lines(looks.progress))
+        output.show(looks.progress, terminal.progress_lines(looks.progress))
     raise typer.Exit(Exit.DAMAGE if looks.damage else Exit.FINE)
 
 
@@ -376,7 +380,7 @@ def _watch(looks: Looks, output: _Output) -> None:
 
 
 def _show_progress(looks: Looks, output: _Output, line: str) -> None:
-    output.show(dataclasses.asdict(looks.progress), iter([line]))
+    output.show(looks.progress, iter([line]))
 
 
 @app.command(epilog="Example: `eventcsv pending data/input/input.csv | xargs -n 1 ./download.sh`")
@@ -405,7 +409,7 @@ def history(
     damage: list[Damage] = []
     for event in job.history(po, on_damage=damage.append):
         found += 1
-        _Output(as_json).show(dataclasses.asdict(event), terminal.event_lines(event))
+        _Output(as_json).show(event, terminal.event_lines(event))
     damage = [item for item in damage if not item.torn]
     for item in damage:
         _say(f"eventcsv: {job.log_place}: damaged, and perhaps about {po}: {item}")
@@ -512,9 +516,7 @@ def emit(
     columns = _assigned(assignments or [])
     with EventCsv(csv, key=key, durability=durability, lock_timeout_s=lock_timeout_s, log=log, job=job_name) as job:
         event = job.emit_result(po, status, columns=columns)
-    _Output(as_json).show(
-        dataclasses.asdict(event), iter([f"recorded {event.key} {event.cells.get('STATUS', '')} as {event.id}"])
-    )
+    _Output(as_json).show(event, iter([f"recorded {event.key} {event.cells.get('STATUS', '')} as {event.id}"]))
 
 
 def _assigned(assignments: list[str]) -> dict[str, str]:
@@ -546,7 +548,7 @@ def list_backups(job: EventCsv, *, as_json: Json = False) -> None:
 def create(job: EventCsv, *, as_json: Json = False) -> None:
     """Bring the CSV up to date and keep a copy of it. One that was made like this is never removed by itself."""
     made = job.back_up()
-    _Output(as_json).show(dataclasses.asdict(made), iter([f"{terminal.near(made.path)}: {made.record_count:,} rows"]))
+    _Output(as_json).show(made, iter([f"{terminal.near(made.path)}: {made.record_count:,} rows"]))
 
 
 @backups.command(
@@ -580,7 +582,7 @@ def verify(job: EventCsv, *, as_json: Json = False) -> None:
     """
     with _folding_bar("checking") as on_progress:
         report = job.verify(on_progress=on_progress)
-    _Output(as_json).show(dataclasses.asdict(report), terminal.verify_lines(report))
+    _Output(as_json).show(report, terminal.verify_lines(report))
     raise typer.Exit(Exit.DAMAGE if report.findings else Exit.FINE)
 
 
@@ -597,7 +599,7 @@ def prune(
     The history of POs is shorter afterwards. Nothing else ever removes a part of the log.
     """
     result = job.prune(dry_run=dry_run)
-    _Output(as_json).show(dataclasses.asdict(result), terminal.prune_lines(result))
+    _Output(as_json).show(result, terminal.prune_lines(result))
 
 
 # --- export, import ----------------------------------------------------------------------------------------------
@@ -641,7 +643,7 @@ def export(
     if on_stdout:
         sys.stdout.flush()
     else:
-        _Output(as_json).show(dataclasses.asdict(result), terminal.export_lines(result))
+        _Output(as_json).show(result, terminal.export_lines(result))
     for item in result.damage[: terminal.SHOWN]:
         _say(f"eventcsv: {job.log_dir}: damaged: {item}")
     raise typer.Exit(Exit.DAMAGE if result.damage else Exit.FINE)
@@ -671,7 +673,7 @@ def import_(
     2025-10-02, and numbers have no more digits than Excel keeps.
     """
     result = EventCsv(csv, key=key, backup_dir=backup_dir).import_workbook(workbook, sheet=sheet, force=force)
-    _Output(as_json).show(dataclasses.asdict(result), terminal.import_lines(result))
+    _Output(as_json).show(result, terminal.import_lines(result))
 
 
 # --- log -----------------------------------------------------------------------------------------------------------
@@ -730,7 +732,7 @@ def copy(
             open_log(target, job=job, other=source, key=key, lock_timeout_s=lock_timeout_s),
             on_progress=on_progress,
         )
-    _Output(as_json).show(dataclasses.asdict(result), terminal.copy_lines(result))
+    _Output(as_json).show(result, terminal.copy_lines(result))
 
 
 # --- around every command ----------------------------------------------------------------------------------------

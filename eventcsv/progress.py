@@ -98,15 +98,15 @@ def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
     column = table.index_of(COLUMNS["status"])
     status = pl.Series([""] * table.rows.height, dtype=pl.String) if column is None else table.texts(column)
     is_done = pl.col("status").str.to_uppercase().is_in([str(word).strip(BLANKS).upper() for word in words])
-    return (
+    rows = (
         pl.DataFrame({"key": table.keys(), "status": status.str.strip_chars(BLANKS)})
         .with_row_index("row")
         .filter(pl.col("key") != "")
         .with_columns(is_done.alias("done"))
-        .sort("done", "row")
-        .unique("key", keep="first", maintain_order=True)
-        .sort("row")
     )
+    if rows.get_column("key").n_unique() == rows.height:
+        return rows
+    return rows.sort("done", "row").unique("key", keep="first", maintain_order=True).sort("row")
 
 
 def pending_of(table: Table, done: Collection[str] | str) -> list[str]:
@@ -132,7 +132,8 @@ def measure(
     counts = work.get_column("status").value_counts().sort(["count", "status"], descending=[True, False])
     pending = work.height - finished
     rate_per_min = _rate_per_min(log, folded, now)
-    open_keys = set(work.filter(~pl.col("done")).get_column("key"))
+    taken_up = [item.key for item in folded.in_flight]
+    open_keys = set(work.filter(pl.col("key").is_in(taken_up) & ~pl.col("done")).get_column("key"))
     return Progress(
         csv_path=csv_path,
         total=work.height,

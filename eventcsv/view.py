@@ -297,9 +297,9 @@ def _fast(body: str, dialect: Dialect, width: int) -> pl.DataFrame | None:
         return pl.DataFrame(schema=dict.fromkeys(map(str, range(width)), pl.String))
     # A lone column hides blank lines and foreign delimiters; a lone carriage return is a line end to some and text to
     # others.
-    if width == 1 or body.count("\r") != body.count("\r\n"):
-        return None
     data = body.encode()
+    if width == 1 or (b"\r" in data and data.count(b"\r") != data.count(b"\r\n")):
+        return None
     try:
         texts = pl.read_csv(
             data,

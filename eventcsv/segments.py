@@ -189,11 +189,12 @@ class LogReader:
                     yield Chunk(self.path(number), 0, b"", crc, (missing,))
                     continue
                 before, lines = crc, 0
+                has_seal = content.seal and not offset_bytes
                 for chunk in self._chunks(content, offset_bytes, crc):
                     crc = chunk.crc
-                    lines += chunk.raw.count(b"\n")
+                    lines += chunk.raw.count(b"\n") if has_seal else 0
                     yield chunk
-                if not offset_bytes and content.seal:
+                if has_seal:
                     size_bytes = content.size_bytes
                     found = (lines, size_bytes, f"{checksums.of_rest(before, crc, size_bytes):08x}")
                     if broken := _broken_seal(content, found):

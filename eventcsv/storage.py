@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NEW_FILE_MODE: Final = 0o600
 NEW_DIRECTORY_MODE: Final = 0o700
-READ_BYTES: Final = 16 << 20
+READ_BYTES: Final = 8 << 20
 
 # Resolved once: portalocker.lock() looks its locker up on every call, which costs 8 us of the 10 that an append takes.
 _flock = FlockLocker().locker

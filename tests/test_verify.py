@@ -471,5 +471,5 @@ def test_segments_that_are_pruned_meanwhile_are_no_false_finding(job: EventCsv) 
     while reads >= at:
         reads = 0
         assert () == with_storage(EventCsv(job.csv_path), At()).verify().findings
-        at += 7
-    assert at > 70
+        at += 5
+    assert at > 50

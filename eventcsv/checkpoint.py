@@ -16,6 +16,8 @@ from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed
 from eventcsv.scan import Position
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from eventcsv.storage import Storage
 
 
@@ -67,6 +69,13 @@ class Checkpoint:
     def latest(self) -> View:
         """The newest view that got into place."""
         return self.views[-1]
+
+    def stretches(self) -> Iterator[tuple[Position, Position, int, int]]:
+        """Yield the parts of the log that the views rest on: start, end, and the checksum before and with each."""
+        start, crc = self.since, 0
+        for view in sorted(self.views, key=lambda view: view.position):
+            yield start, view.position, crc, view.crc
+            start, crc = view.position, view.crc
 
     def view(self, sha256: str) -> View | None:
         """Return the view with this hash, or None: then somebody edited the CSV."""

@@ -253,7 +253,8 @@ class Compactor:
                 origin = folded.origin
                 if saved and origin.new_base == EDITED and self.publisher.saved() != saved:
                     continue  # no edit: a compaction elsewhere came between the two looks
-                if origin.data == origin.current:
+                resident = self.origins.resident
+                if origin.data == origin.current and not (resident and resident[1] is origin.table):
                     self.origins.resident = (sha256(origin.data).hexdigest(), origin.table)
                 return folded
         raise EventCsvError(f"{self._csv_path}: changes too often to be read. Wait, and try again")

@@ -700,7 +700,8 @@ class EventCsv:
         with suppress(EventCsvError, OSError):  # whatever is wrong is found, and told, by who goes by the checkpoint
             saved = checkpoint.load(self._storage, os.path.join(self.log_dir, CHECKPOINT_NAME))
             if saved:
-                self._log.begin_crc(saved.since, min(view.position for view in saved.views))
+                for start, end, before, _ in saved.stretches():
+                    self._log.begin_crc(start, end, before)
 
     @cached_property
     def _compactor(self) -> Compactor:

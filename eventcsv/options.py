@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import inspect
 import threading
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,7 +19,7 @@ from eventcsv.logs import configure_logging
 from eventcsv.medium import network_file_system_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 def _one_character(text: str | None) -> str | None:
@@ -186,9 +186,14 @@ def _job(
     )
 
 
+@cache
+def _shared_parameters() -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_job, eval_str=True).parameters
+
+
 def on_job(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the arguments of `_job`, the CSV first, and call it with the job that they make."""
-    shared = inspect.signature(_job, eval_str=True).parameters
+    shared = _shared_parameters()
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]  # without the job
 
     @wraps(command)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventcsv.backup import Backup, BackupStore
-    from eventcsv.checkpoint import Checkpoint
+    from eventcsv.checkpoint import Checkpoint, View
     from eventcsv.protocol import Log
     from eventcsv.scan import Position
     from eventcsv.segments import LogEnd
@@ -129,21 +129,19 @@ class Origins:
 
     def of_compaction(self, end: LogEnd) -> Origin:
         current = self.current()
+        digest = sha256(current).hexdigest() if current is not None else ""
+        if current is not None and self.saved and (view := self.saved.view(digest)):
+            with suppress(InvalidCsv):  # it is told below, unless a rebuild takes its place
+                self._table_of(current, digest, view)  # now, since a thread may be reading what is checked next
         checkpoint, flaw = self._valid_checkpoint(end)
         if checkpoint is None or current is None:
             return self._from_base(current, end, flaw if current is not None else "the CSV was gone")
         delimiter = self._delimiter or checkpoint.delimiter
-        digest = sha256(current).hexdigest()
         view = checkpoint.view(digest)
         if view is None:
             return self._from_edited(self._settled(), checkpoint, delimiter)
         if checkpoint.guard_formulas != self.guard_formulas:
             return self._from_base(current, end, "the guard against formulas was turned on or off")
-        table = (
-            self.resident[1]
-            if self.resident and self.resident[0] == digest
-            else self._parse_as(current, delimiter, view.encoding)
-        )
         newest = self._newest_base()
         base, since, crc, new_base = checkpoint.base, checkpoint.since, view.crc, None
         if newest is None or newest.name != checkpoint.base or not self.backups.is_there(newest):
@@ -156,7 +154,7 @@ class Origins:
                 new_base = NONE_LEFT
         return Origin(
             data=current,
-            table=table,
+            table=self._table_of(current, digest, view),
             position=view.position,
             since=since,
             crc=crc,
@@ -169,6 +167,13 @@ class Origins:
             new_base=new_base,
             beginning=newest.beginning if newest else None,
         )
+
+    def _table_of(self, data: bytes, digest: str, view: View) -> Table:
+        """Return the table of a view; the last one is kept, since most likely it is asked for again."""
+        if self.resident is None or self.resident[0] != digest:
+            delimiter = self._delimiter or (self.saved.delimiter if self.saved else None)
+            self.resident = digest, self._parse_as(data, delimiter, view.encoding)
+        return self.resident[1]
 
     def _settled(self) -> bytes:
         """Return the CSV once it has not changed for a while: half a file that is being saved is no edit."""
@@ -294,13 +299,7 @@ class Origins:
 
     def _agrees(self, checkpoint: Checkpoint) -> bool:
         """Tell whether the log still is, byte for byte, what was folded into the views of a checkpoint."""
-        start, crc = checkpoint.since, 0
-        for view in sorted(checkpoint.views, key=lambda view: view.position):
-            found = self.log.crc(start, view.position, crc)
-            if found != view.crc:
-                return False
-            start, crc = view.position, found
-        return True
+        return all(self.log.crc(start, end, before) == crc for start, end, before, crc in checkpoint.stretches())
 
     def is_base(self, backup: Backup) -> bool:
         """Tell whether a backup's place is in this log; one without a whole header is taken for the right one."""

@@ -413,7 +413,7 @@ class PgLog:
                 return None
         return crc
 
-    def begin_crc(self, start: Position, end: Position) -> None:
+    def begin_crc(self, start: Position, end: Position, crc: int) -> None:
         """Do nothing: a call that waits for the server would keep other calls from it."""
 
     def size_bytes(self, start: Position, end: Position) -> int:

@@ -108,7 +108,7 @@ class Log(Protocol):
     def crc(self, start: Position, end: Position, crc: int = 0) -> int | None:
         """Return zlib.crc32 of the bytes between two positions, continued from `crc`, or None when some are gone."""
 
-    def begin_crc(self, start: Position, end: Position) -> None:
+    def begin_crc(self, start: Position, end: Position, crc: int) -> None:
         """Begin to read what `crc` is going to be asked for, where that can go on beside other work."""
 
     def size_bytes(self, start: Position, end: Position) -> int:

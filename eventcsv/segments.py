@@ -233,13 +233,13 @@ class LogReader:
             return coming.result()
         return self._crc(start, end, crc)
 
-    def begin_crc(self, start: Position, end: Position) -> None:
+    def begin_crc(self, start: Position, end: Position, crc: int) -> None:
         """Compute the `crc` that will be asked for soon in a thread, where that is worth it."""
         if self.size_bytes(start, end) > _WORTH_A_THREAD_BYTES:
             from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 14 ms that no worker has to pay
 
             pool = ThreadPoolExecutor(1)
-            self._coming[start, end, 0] = pool.submit(self._crc, start, end, 0)
+            self._coming[start, end, crc] = pool.submit(self._crc, start, end, crc)
             pool.shutdown(wait=False)
 
     def _crc(self, start: Position, end: Position, crc: int) -> int | None:

@@ -5,7 +5,6 @@ The only place that knows it. Pure: it is given events, chunk by chunk, and a ta
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -26,6 +25,7 @@ FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 """What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection"), full-width forms included."""
 
 _MERGE_ROWS: Final = 200_000
+_MERGE_TIMES: Final = 2  # what was merged before is merged again: less often for more memory
 _MOVES: Final = [Kind.RESULT.value, Kind.STARTED.value]
 _COUNT: Final = "results"  # no column of an event's: those begin with SET
 
@@ -63,14 +63,13 @@ class Fold:
         }
         self._added: list[str] = []
         self._parts: list[pl.DataFrame] = []
-        self._is_reduced = True
-        self._unknown: Counter[str] = Counter()
+        self._split: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
     @property
     def unknown(self) -> dict[str, int]:
         """For each key of results that is in no row, how many there are."""
-        self._reduce()
-        return dict(sorted(self._unknown.items()))
+        _, unknown = self._reduced()
+        return dict(unknown.select("key", _COUNT).sort("key").iter_rows())
 
     def add(self, parsed: Parsed) -> tuple[Damage, ...]:
         """Fold the events of one more chunk and return the damage found in it."""
@@ -84,9 +83,9 @@ class Fold:
 
     def _add_results(self, results: pl.DataFrame) -> None:
         self.events += results.height
+        self._split = None
         self._parts.append(self._part(results))
-        self._is_reduced = False
-        if sum(item.height for item in self._parts[1:]) > max(self._parts[0].height, _MERGE_ROWS):
+        if sum(item.height for item in self._parts[1:]) > max(_MERGE_TIMES * self._parts[0].height, _MERGE_ROWS):
             self._reduce()
 
     def _follow_flights(self, frame: pl.DataFrame, event_of: Callable[[int], Event]) -> None:
@@ -129,23 +128,24 @@ class Fold:
                 self._added.append(guarded(added) if self._guard_formulas else added)
 
     def _reduce(self) -> None:
-        """Keep, of the parts so far, the last text of each column of each key that has a row, and count the others."""
-        if self._is_reduced:
-            return
-        every = pl.concat(self._parts, how="diagonal") if len(self._parts) > 1 else self._parts[0]
+        """Keep, of the parts so far, the last text of each column of each key."""
+        every = pl.concat(self._parts, how="diagonal")
         texts = pl.exclude("key", _COUNT).last(ignore_nulls=True)
-        last = every.group_by("key").agg(pl.col(_COUNT).sum(), texts)
-        is_known = last.get_column("key").is_in(self._keys.implode())
-        if not is_known.all():
-            self._unknown.update(dict(last.filter(~is_known).select("key", _COUNT).iter_rows()))
-            last = last.filter(is_known)
-        self._parts = [last]
-        self._is_reduced = True
+        self._parts = [every.group_by("key").agg(pl.col(_COUNT).sum(), texts)]
+
+    def _reduced(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return what is left of the parts, of keys that have a row and of the others."""
+        if self._split is None:
+            if self._parts:
+                self._reduce()
+            last = self._parts[0] if self._parts else pl.DataFrame(schema={"key": pl.String, _COUNT: pl.UInt32})
+            is_known = last.get_column("key").is_in(self._keys.implode())
+            self._split = (last, last.clear()) if is_known.all() else (last.filter(is_known), last.filter(~is_known))
+        return self._split
 
     def result(self) -> Table:
         """Return the table with everything folded onto it; the very same one when no event touches a row."""
-        self._reduce()
-        last = self._parts[0] if self._parts else pl.DataFrame()
+        last, _ = self._reduced()
         sources = dict(self._sources(last))
         if not sources:
             return self._table

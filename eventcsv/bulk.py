@@ -43,7 +43,8 @@ _KIND: Final = 13
 _KEY: Final = 17
 _FIRST_NAME: Final = 21
 _QUOTES_OF_NONE: Final = 24
-_NEVER: Final = "\x01"  # in a line of ours, where control characters are escaped
+_CONTROLS: Final = bytes({*range(32)} - {*b"\n"})  # JSON has them escaped
+_NEVER: Final = "\x01"  # so it separates nothing
 _SAMPLE: Final = 128
 FEW_LINES: Final = 500
 """Up to so many lines are parsed one by one sooner than at once."""
@@ -124,6 +125,8 @@ def _value(member: int) -> str:
 
 def _cut(raw: bytes, crcs: array[int]) -> pl.DataFrame | None:
     """Return lines, their checksums and the cells that may be values, or None when there is a doubt."""
+    if len(raw.translate(None, _CONTROLS)) != len(raw):
+        return None
     try:
         lines = _read(raw, _NEVER, ["line"]).to_series()
         if lines.len() != len(crcs) or lines.str.len_bytes().sum() + lines.len() != len(raw):

@@ -130,9 +130,10 @@ class Origins:
     def of_compaction(self, end: LogEnd) -> Origin:
         current = self.current()
         digest = sha256(current).hexdigest() if current is not None else ""
+        table = None
         if current is not None and self.saved and (view := self.saved.view(digest)):
             with suppress(InvalidCsv):  # it is told below, unless a rebuild takes its place
-                self._table_of(current, digest, view)  # now, since a thread may be reading what is checked next
+                table = self._table_of(current, digest, view)  # a thread may be reading what is checked next
         checkpoint, flaw = self._valid_checkpoint(end)
         if checkpoint is None or current is None:
             return self._from_base(current, end, flaw if current is not None else "the CSV was gone")
@@ -154,7 +155,7 @@ class Origins:
                 new_base = NONE_LEFT
         return Origin(
             data=current,
-            table=self._table_of(current, digest, view),
+            table=table or self._table_of(current, digest, view),
             position=view.position,
             since=since,
             crc=crc,
@@ -169,11 +170,11 @@ class Origins:
         )
 
     def _table_of(self, data: bytes, digest: str, view: View) -> Table:
-        """Return the table of a view; the last one is kept, since most likely it is asked for again."""
-        if self.resident is None or self.resident[0] != digest:
-            delimiter = self._delimiter or (self.saved.delimiter if self.saved else None)
-            self.resident = digest, self._parse_as(data, delimiter, view.encoding)
-        return self.resident[1]
+        """Return the table of a view by the checkpoint, which may prove to be none to go by."""
+        if self.resident and self.resident[0] == digest:
+            return self.resident[1]
+        delimiter = self._delimiter or (self.saved.delimiter if self.saved else None)
+        return self._parse_as(data, delimiter, view.encoding)
 
     def _settled(self) -> bytes:
         """Return the CSV once it has not changed for a while: half a file that is being saved is no edit."""

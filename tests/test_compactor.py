@@ -16,7 +16,7 @@ from conftest import read_csv, segment_of, tree
 from faults import Killed, Recording, with_storage
 
 from eventcsv import BackupError, EventCsv, InvalidCsv, LockTimeout
-from eventcsv.event import encode
+from eventcsv.event import encode, sealed, unsealed
 
 
 def statuses(path: Path) -> list[str]:
@@ -652,3 +652,19 @@ def test_a_clock_that_was_set_back_decides_nothing(job: EventCsv, csv_path: Path
     job.compact()
     row = read_csv(csv_path)[0]
     assert ("COMPLETED", "2020-01-01T00:00:00Z") == (row["STATUS"], row["LAST_PROCESSED"])
+
+
+def test_what_a_foreign_checkpoint_says_of_the_csv_is_forgotten(tmp_path: Path) -> None:
+    """A job that looked while the checkpoint was of another log reads the CSV as it is once that was mended."""
+    path = tmp_path / "input.csv"
+    path.write_text("PO_NUMBER;S,PO_NUMBER,Z\nPO1;a,XX1,z\nPO2;c,XX2,z\n")
+    with EventCsv(path, delimiter=";") as job:
+        job.emit_result("PO1", "COMPLETED")
+        job.compact()
+    checkpoint = tmp_path / "input.events" / "checkpoint.json"
+    record = unsealed(checkpoint.read_bytes().removesuffix(b"\n"))
+    checkpoint.write_bytes(sealed({**record, "log": "another", "delimiter": ","}))
+    looking = EventCsv(path)
+    assert ["PO2"] == looking.pending()
+    EventCsv(path, delimiter=";").compact()
+    assert ["PO2"] == looking.pending()

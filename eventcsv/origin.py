@@ -133,7 +133,8 @@ class Origins:
         table = None
         if current is not None and self.saved and (view := self.saved.view(digest)):
             with suppress(InvalidCsv):  # it is told below, unless a rebuild takes its place
-                table = self._table_of(current, digest, view)  # a thread may be reading what is checked next
+                # Before the check, whose part of the log a thread may be reading; of no effect when that fails.
+                table = self._table_of(current, digest, view)
         checkpoint, flaw = self._valid_checkpoint(end)
         if checkpoint is None or current is None:
             return self._from_base(current, end, flaw if current is not None else "the CSV was gone")

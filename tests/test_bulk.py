@@ -85,6 +85,13 @@ def test_a_line_that_is_no_event_of_ours_is_left_to_be_judged(record: dict[str, 
 GOOD = encode(Event("t-00-1", TS, "result", "PO1", {"A": "1", "B": "2"}))
 
 
+def resealed(old: bytes, new: bytes) -> bytes:
+    """Return a line that says something else than a good one, with the checksum that it then has."""
+    body = GOOD[: -CRC_BYTES - 1].replace(old, new)
+    assert new in body
+    return body + b',"crc":"%08x"}\n' % crc32(body)
+
+
 @pytest.mark.parametrize("copies", [1, 200])
 @pytest.mark.parametrize(
     ("old", "new"),
@@ -105,10 +112,7 @@ GOOD = encode(Event("t-00-1", TS, "result", "PO1", {"A": "1", "B": "2"}))
 )
 def test_what_is_no_json_is_never_taken_for_an_event(old: bytes, new: bytes, copies: int) -> None:
     """Its checksum holds, and what it says seems plain: the line is none all the same, also where most are like it."""
-    body = GOOD[: -CRC_BYTES - 1].replace(old, new)
-    assert new in body
-    line = body + b',"crc":"%08x"}\n' % crc32(body)
-    assert parsed(GOOD + line * copies + GOOD) is None
+    assert parsed(GOOD + resealed(old, new) * copies + GOOD) is None
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b" \n", b"\x01\n", b"\x01more\n", b'"\n', b"\n\n", b"\n\r\n"])
@@ -123,9 +127,7 @@ def test_nothing_behind_a_line_is_overlooked(line: bytes, end: bytes, copies: in
 @pytest.mark.parametrize("copies", [1, 200])
 def test_of_a_column_that_a_line_sets_twice_the_last_text_counts(copies: int) -> None:
     """JSON allows it, and whatever reads one line says so."""
-    body = GOOD[: -CRC_BYTES - 1].replace(b'"B"', b'"A"')
-    line = body + b',"crc":"%08x"}\n' % crc32(body)
-    frame = parsed(line * copies)
+    frame = parsed(resealed(b'"B"', b'"A"') * copies)
     assert frame is not None
     assert events_of(frame) == [("result", "PO1", {"A": "2"})] * copies
 

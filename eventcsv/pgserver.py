@@ -31,6 +31,8 @@ Row = tuple[Any, ...]
 
 _FIRST_RETRY_S: Final = 0.05
 _LONGEST_RETRY_S: Final = 1.0
+# How much longer than for a lock an answer is waited for: the server gives up the lock first, and says so.
+_ANSWER_S: Final = 5.0
 _DEFAULTS: Final = {
     "application_name": "eventcsv",
     "connect_timeout": 5,
@@ -59,7 +61,8 @@ class Server:
 
     Args:
         url: A URL as libpq reads it.
-        timeout_s: How long to try when the server does not answer, in seconds.
+        timeout_s: How long to wait for a lock, and to try when the server does not answer, in seconds. One that hangs
+            is noticed 5 s later than that.
 
     Raises:
         ServerError: It is no such URL.
@@ -105,10 +108,11 @@ class Server:
             LockTimeout: A lock was held for `timeout_s` seconds.
             ServerError: The server did not answer for that long, or it refuses, or is not fit to keep a log.
         """
+        begun_s = time.monotonic()
         try:
             return self._call_once(statement, arguments)
         except _Unanswered as failure:
-            return self._call_again(statement, arguments, failure)
+            return self._call_again(statement, arguments, failure, begun_s)
 
     def run_script(self, script: sql.Composed) -> None:
         """Carry out several statements in one transaction; what they make has to be made only where it lacks."""
@@ -121,7 +125,9 @@ class Server:
             except psycopg.Error as error:
                 raise ServerError(f"{self.place}: {' '.join(str(error).split())}") from error
 
-    def _call_again(self, statement: str, arguments: tuple[object, ...], failure: Exception) -> list[Row]:
+    def _call_again(
+        self, statement: str, arguments: tuple[object, ...], failure: Exception, begun_s: float
+    ) -> list[Row]:
         import tenacity  # noqa: PLC0415  # 40 ms that who is answered does not pay
 
         failures = [failure]
@@ -147,7 +153,7 @@ class Server:
                 reraise=True,
             )(attempt)
         except _Unanswered as error:
-            raise ServerError(f"{self.place}: {error} (for {self.timeout_s:g} s)") from error
+            raise ServerError(f"{self.place}: {error} (for {time.monotonic() - begun_s:.1f} s)") from error
 
     def _call_once(self, statement: str, arguments: tuple[object, ...]) -> list[Row]:
         if self._pid != os.getpid():
@@ -177,7 +183,7 @@ class Server:
 
     def _connected(self) -> psycopg.Connection[Row]:
         connection = _Connection.connect(**self._options, autocommit=True)  # type: ignore[arg-type]  # as libpq takes them
-        connection.timeout_s = self.timeout_s
+        connection.timeout_s = self.timeout_s + _ANSWER_S
         connection.add_notice_handler(self._note)
         try:
             settings = _SETTINGS.format(timeout_ms=max(1, int(self.timeout_s * 1000)))

@@ -286,6 +286,35 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_one_that_is_away(serve
     assert [event.id] == [item.id for item in stored(log)]
 
 
+def test_an_answer_that_comes_late_is_still_the_answer(server: PgServer) -> None:
+    """A busy server says after the time for a lock that the lock was held: that is reported, and no silence."""
+    name = unused_name("late")
+    log = log_of(server.url, name)
+    log = PgLog(server.url, job=log.job, directory="", key_column="PO_NUMBER", lock_timeout_s=0.5)
+    event = log.new_event(Kind.RESULT, "PO1", {"STATUS": "COMPLETED"}, "2025-10-02T12:43:11.123456Z")
+    [[pid]] = log.server.call("select pg_backend_pid()")
+    failures: list[AppendError] = []
+
+    def append() -> None:
+        try:
+            log.append(event)
+        except AppendError as error:
+            failures.append(error)
+
+    with psycopg.connect(server.url) as other:
+        other.execute("select pg_advisory_xact_lock(1702257011, number) from eventcsv.job where name = %s", [name])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            appending = threading.Thread(target=append, daemon=True)
+            appending.start()
+            appending.join(1.5)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        appending.join(30)
+    [failure] = failures
+    assert "another append held the log for 0.5 s" in str(failure)
+
+
 def standby_of(primary: PgServer) -> PgServer:
     """Make a standby, and let the primary wait for it with each commit."""
     standby = PgServer()

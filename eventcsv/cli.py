@@ -43,8 +43,8 @@ from eventcsv.options import (
     LogLevel,
     LogPlace,
     Po,
-    finite,
     on_job,
+    seconds_from,
 )
 from eventcsv.screen import can_be_drawn_on, own_screen
 from eventcsv.version import __version__
@@ -243,8 +243,7 @@ def run(
         typer.Option(
             "--timeout",
             metavar="SECONDS",
-            min=0.001,
-            callback=finite,
+            callback=seconds_from(0.001),
             help="How long a PO may take. [default: no limit]",
         ),
     ] = None,
@@ -269,14 +268,14 @@ def run(
         typer.Option(
             "--lease",
             metavar="SECONDS",
-            min=0.1,
+            callback=seconds_from(0.1),
             help="With --log URL: how long other hosts wait before they take over the POs of one that died.",
         ),
     ] = LEASE_S,
     refresh_s: Annotated[
         float,
         typer.Option(
-            "--refresh", metavar="SECONDS", min=0.01, callback=finite, help="How far CSV may be behind the log."
+            "--refresh", metavar="SECONDS", callback=seconds_from(0.01), help="How far CSV may be behind the log."
         ),
     ] = 1.0,
     as_json: Json = False,

@@ -39,11 +39,17 @@ def _known_encoding(name: str | None) -> str | None:
     return name
 
 
-def finite(seconds: float | None) -> float | None:
-    """Check a time; nan and inf are numbers to a parser."""
-    if seconds is not None and not seconds <= threading.TIMEOUT_MAX:
-        raise typer.BadParameter(f"has to be a number of seconds, at most {threading.TIMEOUT_MAX:.0f}, not {seconds}")
-    return seconds
+def seconds_from(least_s: float) -> Callable[[float | None], float | None]:
+    """Return a check of a time; nan and inf are numbers to a parser."""
+
+    def check(seconds: float | None) -> float | None:
+        if seconds is not None and not least_s <= seconds <= threading.TIMEOUT_MAX:
+            raise typer.BadParameter(
+                f"has to be a number of seconds from {least_s:g} to {threading.TIMEOUT_MAX:.0f}, not {seconds}"
+            )
+        return seconds
+
+    return check
 
 
 _PANEL: Final = "Which CSV, and how to read it"
@@ -96,8 +102,7 @@ LockTimeoutS = Annotated[
         "--lock-timeout",
         metavar="SECONDS",
         envvar="EVENTCSV_LOCK_TIMEOUT_S",
-        min=0.0,
-        callback=finite,
+        callback=seconds_from(0),
         help="How long to wait while another process holds the lock.",
         rich_help_panel=_PANEL,
     ),

@@ -10,6 +10,7 @@ import polars as pl
 
 from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, InFlight, Kind, utc_text
 from eventcsv.scan import placed_events
+from eventcsv.view import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -153,17 +154,14 @@ def measure(
 
 
 def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:
-    message = table.index_of(COLUMNS["error_message"])
-    at = table.index_of(COLUMNS["last_processed"])
-    empty = pl.Series([""] * table.rows.height, dtype=pl.String)
-    texts = pl.DataFrame(
-        {
-            "message": empty if message is None else table.texts(message),
-            "at": empty if at is None else table.texts(at),
-        }
-    ).with_row_index("row")
-    failed = work.join(texts, on="row", how="left", maintain_order="left").filter(
-        ~pl.col("done") & (pl.col("status").is_in(list(FAILED)) | (pl.col("message") != ""))
+    left = work.filter(~pl.col("done"))
+    cells = table.rows[left.get_column("row")]  # of few rows; to take the quotes off all of them takes a while
+    columns = {"message": table.index_of(COLUMNS["error_message"]), "at": table.index_of(COLUMNS["last_processed"])}
+    texts = cells.with_columns(
+        (pl.lit("") if index is None else text_of(pl.col(str(index)))).alias(name) for name, index in columns.items()
+    )
+    failed = left.hstack(texts.select("message", "at")).filter(
+        pl.col("status").is_in(list(FAILED)) | (pl.col("message") != "")
     )
     ordered = failed.sort("at", maintain_order=True).select("key", "status", "message", "at")
     return tuple(Failure(*row) for row in ordered.iter_rows())

@@ -237,7 +237,8 @@ class Storage:
 
     def read_and_close(self, fd: int) -> bytes:
         try:
-            return b"".join(self.pieces(fd, 0, self.fstat(fd).st_size))
+            size_bytes = self.fstat(fd).st_size
+            return b"".join(self.pieces(fd, 0, size_bytes, most_bytes=size_bytes))  # in one piece nothing is copied
         finally:
             self.close(fd)
 

@@ -112,7 +112,12 @@ def raw_of(text: pl.Expr, dialect: Dialect) -> pl.Expr:
     quoted = pl.format('"{}"', text.str.replace_all('"', '""', literal=True))
     if dialect.quotes_all:
         return pl.when(text.is_not_null()).then(quoted)
-    return pl.when(text.str.contains(f'[{re.escape(dialect.delimiter)}"\r\n]')).then(quoted).otherwise(text)
+    return pl.when(text.str.contains(_special(dialect))).then(quoted).otherwise(text)
+
+
+def _special(dialect: Dialect) -> str:
+    """Return a pattern of what a cell has to be quoted for."""
+    return f'[{re.escape(dialect.delimiter)}"\r\n]'
 
 
 def cell_text(raw: str) -> str:
@@ -121,7 +126,7 @@ def cell_text(raw: str) -> str:
 
 
 def _cell_raw(text: str, dialect: Dialect) -> str:
-    if dialect.quotes_all or re.search(f'[{re.escape(dialect.delimiter)}"\r\n]', text):
+    if dialect.quotes_all or re.search(_special(dialect), text):
         return '"' + text.replace('"', '""') + '"'
     return text
 
@@ -177,14 +182,13 @@ def parse(data: bytes, *, source: str, key: str, delimiter: str | None = None, e
     """
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
         raise InvalidCsv(f"{source}: a delimiter is one ASCII character, no quote and no line end; not {delimiter!r}")
-    text, has_bom = _decoded(data, source, encoding)
-    if not text.strip():
+    text, utf8, has_bom = _decoded(data, source, encoding)
+    if not text or text.isspace():
         raise InvalidCsv(f"{source}: is empty. The first line has to name the columns, {key} among them")
     header, names, start, head = _header(text, source, key, delimiter)
     dialect = replace(head, has_bom=has_bom, ends_in_newline=not text or text[-1] in "\r\n")
     key_index = [column_id(name) for name in names].index(column_id(key))
-    body = text[start:]
-    rows = _fast(body, dialect, len(header))
+    rows = _fast(bytes(utf8[len(text[:start].encode()) :]), dialect, len(header))
     if rows is None:
         rows = _careful(text, start, dialect, len(header), source)
         if len(header) == 1 and delimiter is None:
@@ -192,8 +196,8 @@ def parse(data: bytes, *, source: str, key: str, delimiter: str | None = None, e
     return Table(dialect, header, names, key_index, rows)
 
 
-def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, bool]:
-    """Return the text of the file and whether it is to be written with a byte order mark."""
+def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, memoryview, bool]:
+    """Return the text of the file, its UTF-8, and whether it is to be written with a byte order mark."""
     if encoding is not None and not data.startswith(_BOM):
         return _decoded_as(data, source, encoding)
     if data.startswith(WORKBOOKS):
@@ -205,26 +209,28 @@ def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, bool]
         raise InvalidCsv(
             f"{source}: is UTF-16, not UTF-8. Save it as 'CSV UTF-8', or name the encoding: --encoding utf-16"
         )
+    has_bom = data.startswith(_BOM)
+    utf8 = memoryview(data)[len(_BOM) * has_bom :]  # a copy takes as long as all of this
     try:
-        text = data.removeprefix(_BOM).decode()
+        text = str(utf8, "utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start + len(data) - len(data.removeprefix(_BOM))) + 1
+        line = data.count(b"\n", 0, error.start + len(data) - len(utf8)) + 1
         raise InvalidCsv(
             f"{source}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save it as 'CSV UTF-8', "
             "or name its encoding, for instance --encoding cp1252 for a file of Western European Excel"
         ) from None
-    if "\0" in re.split("[\r\n]", text, maxsplit=1)[0]:
+    if re.match("[^\r\n]*\0", text):
         order = "be" if text.startswith("\0") else "le"
         raise InvalidCsv(
             f"{source}, line 1: holds NUL characters, as UTF-16 does. Name the encoding: --encoding utf-16-{order}"
         )
-    return text, data.startswith(_BOM)
+    return text, utf8, has_bom
 
 
-def _decoded_as(data: bytes, source: str, encoding: str) -> tuple[str, bool]:
+def _decoded_as(data: bytes, source: str, encoding: str) -> tuple[str, memoryview, bool]:
     try:
         text = data.decode(encoding)
-        text.encode()
+        utf8 = text.encode()
     except LookupError:
         raise InvalidCsv(f"{source}: there is no encoding {encoding!r}; try utf-8, cp1252, utf-16 or latin-1") from None
     except UnicodeError as error:
@@ -233,9 +239,9 @@ def _decoded_as(data: bytes, source: str, encoding: str) -> tuple[str, bool]:
         with suppress(
             UnicodeDecodeError
         ):  # bytes that were not meant as UTF-8 hardly ever are: it was converted before
-            return data.decode(), False
+            return data.decode(), memoryview(data), False
     was_utf8 = encoding.lower().replace("-", "").replace("_", "") in {"utf8", "utf8sig"}
-    return text.removeprefix("\ufeff"), data.startswith(_BOM) if was_utf8 else True
+    return text.removeprefix("\ufeff"), memoryview(utf8.removeprefix(_BOM)), not was_utf8
 
 
 def _header(
@@ -291,33 +297,49 @@ def _first_record(text: str, delimiter: str, source: str) -> tuple[tuple[str, ..
     return tuple(cells), len(text), "\n"
 
 
-def _fast(body: str, dialect: Dialect, width: int) -> pl.DataFrame | None:
-    """Read a regular file, or return None when it is not regular: when writing its cells does not give `body` again."""
-    if not body:
-        return pl.DataFrame(schema=dict.fromkeys(map(str, range(width)), pl.String))
-    # A lone column hides blank lines and foreign delimiters; a lone carriage return is a line end to some and text to
-    # others.
-    data = body.encode()
-    if width == 1 or (b"\r" in data and data.count(b"\r") != data.count(b"\r\n")):
+def _fast(data: bytes, dialect: Dialect, width: int) -> pl.DataFrame | None:
+    """Read regular rows, or return None when they are not regular: when writing their cells does not give `data`."""
+    columns = list(map(str, range(width)))
+    if not data:
+        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    # A lone column hides blank lines and foreign delimiters.
+    texts = _texts(data, dialect, columns) if width > 1 else None
+    if texts is None:
         return None
+    has_quotes = b'"' in data
+    marked: list[str] = []
+    if has_quotes or b"\r" in data:
+        special = texts.select(pl.all().str.contains(_special(dialect)).any()).row(0)
+        marked = [column for column, is_marked in zip(columns, special, strict=True) if is_marked]
+    if _has_lone_return(texts.select(marked), data):
+        return None
+    for quotes_all in (False, True) if has_quotes else (False,):
+        cells = pl.all() if quotes_all else pl.col(marked)
+        rows = texts.with_columns(raw_of(cells, replace(dialect, quotes_all=quotes_all)))
+        if _gives_again(rows, dialect, data):
+            return rows
+    return None
+
+
+def _texts(data: bytes, dialect: Dialect, columns: Sequence[str]) -> pl.DataFrame | None:
+    """Return the text of all cells as Polars reads them, or None when it does not."""
     try:
-        texts = pl.read_csv(
+        return pl.read_csv(
             data,
             has_header=False,
             separator=dialect.delimiter,
-            schema=dict.fromkeys(map(str, range(width)), pl.String),
+            schema=dict.fromkeys(columns, pl.String),
             empty_string_is_null=False,
             missing_columns="raise",
         )
     except pl.exceptions.PolarsError:
         return None
-    if '"' not in body:
-        return texts if _gives_again(texts, dialect, data) else None
-    for quotes_all in (False, True):
-        rows = texts.select(raw_of(pl.all(), replace(dialect, quotes_all=quotes_all)))
-        if _gives_again(rows, dialect, data):
-            return rows
-    return None
+
+
+def _has_lone_return(texts: pl.DataFrame, data: bytes) -> bool:
+    """Tell whether a carriage return without a newline is in cells: to some it is a line end, to others text."""
+    in_cells = any(column.str.contains("\r", literal=True).any() for column in texts)
+    return in_cells and data.count(b"\r") != data.count(b"\r\n")
 
 
 def _gives_again(rows: pl.DataFrame, dialect: Dialect, data: bytes) -> bool:

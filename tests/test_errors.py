@@ -116,12 +116,12 @@ CASES: Final = {
     "no argument": Case("eventcsv history input.csv", 2, ("Missing argument 'KEY'", "history -h")),
     "unknown status": Case("eventcsv emit input.csv PO1 done", 2, ("status", "'done'", "COMPLETED or RATE_LIMIT")),
     "endless timeout": Case(f"{RUN} work:work --timeout inf", 2, ("--timeout", "number of seconds", "inf")),
-    "negative timeout": Case(f"{RUN} work:work --timeout -5", 2, ("--timeout", "greater than or equal to 0.001")),
+    "negative timeout": Case(f"{RUN} work:work --timeout -5", 2, ("--timeout", "seconds from 0.001 to")),
     "endless lock timeout": Case("eventcsv status input.csv --lock-timeout 1e300", 2, ("--lock-timeout", "1e+300")),
     "endless refresh": Case(f"{RUN} work:work --refresh inf", 2, ("--refresh", "inf")),
     "bad session": Case(f"{RUN} work:work --session a/b", 2, ("--session", "'a/b'")),
     "bad lock variable": Case(
-        "EVENTCSV_LOCK_TIMEOUT_S=soon eventcsv status input.csv", 2, ("EVENTCSV_LOCK_TIMEOUT_S", "a valid number")
+        "EVENTCSV_LOCK_TIMEOUT_S=soon eventcsv status input.csv", 2, ("EVENTCSV_LOCK_TIMEOUT_S", "not a valid float")
     ),
     "bad debug variable": Case("EVENTCSV_DEBUG=maybe eventcsv status input.csv", 2, ("EVENTCSV_DEBUG",)),
     "backups in no folder": Case(

@@ -43,7 +43,7 @@ _KIND: Final = 13
 _KEY: Final = 17
 _FIRST_NAME: Final = 21
 _QUOTES_OF_NONE: Final = 24
-_CONTROLS: Final = bytes({*range(32)} - {*b"\n"})  # JSON has them escaped
+_FIRST_PRINTABLE: Final = 32  # what comes before it JSON has escaped
 _NEVER: Final = "\x01"  # so it separates nothing
 _SAMPLE: Final = 128
 FEW_LINES: Final = 500
@@ -125,12 +125,13 @@ def _value(member: int) -> str:
 
 def _cut(raw: bytes, crcs: array[int]) -> pl.DataFrame | None:
     """Return lines, their checksums and the cells that may be values, or None when there is a doubt."""
-    if len(raw.translate(None, _CONTROLS)) != len(raw):
-        return None
     try:
         lines = _read(raw, _NEVER, ["line"]).to_series()
         if lines.len() != len(crcs) or lines.str.len_bytes().sum() + lines.len() != len(raw):
             return None  # something was left out
+        lowest = lines.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode().min()
+        if lowest is None or lowest < _FIRST_PRINTABLE:  # type: ignore[operator]  # the least of numbers is one
+            return None
         most = max(line.count('"') for line in _sample(lines))
         values = [_value(member) for member in range(max(0, (most - _QUOTES_OF_NONE) // 4) + 1)]
         cells = list(map(str, range(int(values[-1]) + 3)))

@@ -438,8 +438,8 @@ class EventCsv:
 
         Args:
             session_id: Its name, in backups and log output; by default something random.
-            refresh_s: How far the CSV may be behind the log, in seconds, unless it takes longer than a tenth of that
-                to bring it up to date.
+            refresh_s: How far the CSV may be behind the log, in seconds, unless it takes a processor for longer than
+                a tenth of that to bring it up to date, or the disk for longer than half of it.
 
         Raises:
             ValueError: An argument makes no sense.

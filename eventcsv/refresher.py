@@ -1,4 +1,7 @@
-"""Keeps the CSV current while results come in: at most `refresh_s` behind, for at most a tenth of the time."""
+"""Keeps the CSV current while results come in: at most `refresh_s` behind, for at most a tenth of a processor.
+
+Nor for more than half of the time: a compaction that waits for a slow disk leaves it to the workers for as long.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
 
     from eventcsv.compactor import CompactResult
 
-_SHARE_OF_TIME: Final = 0.1
+_SHARE_OF_PROCESSOR: Final = 0.1
 _LOOKS_A_REFRESH: Final = 5
 
 
@@ -47,15 +50,16 @@ def keep_current(
     Args:
         job: What to keep current.
         stop: Ends it.
-        refresh_s: How far behind the CSV may be, in seconds, unless a compaction takes longer than a tenth of that.
+        refresh_s: How far behind the CSV may be, in seconds, unless a compaction takes a processor for longer than a
+            tenth of that.
         on_result: Called with what each compaction did.
         on_trouble: Called with what went wrong.
     """
     seen: object = None
     trouble = ""
-    took_s = 0.0
-    while not stop.wait(max(refresh_s / _LOOKS_A_REFRESH, took_s / _SHARE_OF_TIME - took_s)):
-        clock = time.perf_counter()
+    took_s = worked_s = 0.0
+    while not stop.wait(max(refresh_s / _LOOKS_A_REFRESH, worked_s / _SHARE_OF_PROCESSOR - took_s, took_s)):
+        clock, processor = time.perf_counter(), time.process_time()
         try:
             state = job.fingerprint()
             if state != seen or trouble:
@@ -74,3 +78,4 @@ def keep_current(
                 trouble = str(error)
                 on_trouble(trouble)
         took_s = time.perf_counter() - clock
+        worked_s = min(took_s, time.process_time() - processor)  # of which other threads may have had a part

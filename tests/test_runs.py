@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import os
@@ -761,6 +762,39 @@ def test_a_signal_in_the_middle_of_a_wait_ends_it() -> None:
         "        assert stop.is_set()\n"
     )
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+@pytest.mark.parametrize(
+    ("took_s", "worked_s", "pause_s"),
+    [
+        pytest.param(0.01, 0.01, 0.2, id="quick"),
+        pytest.param(0.1, 0.1, 0.9, id="busy: a tenth of a processor"),
+        pytest.param(0.5, 0.02, 0.5, id="waited for the disk: half of the time"),
+        pytest.param(0.1, 0.4, 0.9, id="other threads were busy, too"),
+    ],
+)
+def test_a_pause_is_as_long_as_the_work_before_it_asks_for(
+    took_s: float, worked_s: float, pause_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a slow disk is no work, and must not keep the CSV back for nine times as long."""
+    wall, processor, pauses = itertools.count(0, took_s), itertools.count(0, worked_s), list[float]()
+    clocks = SimpleNamespace(perf_counter=wall.__next__, process_time=processor.__next__)
+    monkeypatch.setattr("eventcsv.refresher.time", clocks)
+
+    class Stop:
+        def wait(self, timeout: float, /) -> bool:
+            pauses.append(timeout)
+            return len(pauses) > 1
+
+    class Job:
+        def compact(self) -> CompactResult:
+            return cast("CompactResult", SimpleNamespace(changed=True))
+
+        def fingerprint(self) -> tuple[object, ...]:
+            return (1,)
+
+    keep_current(Job(), Stop(), refresh_s=1.0, on_result=repr, on_trouble=print)
+    assert [0.2, pytest.approx(pause_s)] == pauses
 
 
 def test_the_view_is_kept_current_after_a_signal_in_the_middle_of_polars() -> None:

@@ -137,7 +137,7 @@ def _text(value: object, number_format: str) -> str:
     if isinstance(value, timedelta):
         minutes, seconds = divmod(round(value.total_seconds()), 60)
         return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
-    if isinstance(value, datetime) and is_datetime(number_format) == "date":
+    if isinstance(value, datetime) and is_datetime(number_format.lower()) == "date":
         return value.date().isoformat()
     if isinstance(value, date | time):
         return value.isoformat()

@@ -57,6 +57,7 @@ def target(tmp_path: Path) -> EventCsv:
         (0.5, "0%", "0.5"),
         (True, "General", "TRUE"),
         (date(2025, 10, 2), "dd.mm.yyyy", "2025-10-02"),
+        (date(2025, 10, 2), "DD.MM.YYYY", "2025-10-02"),  # as LibreOffice writes it
         (datetime(2025, 10, 2, 12, 43, 11, tzinfo=UTC).replace(tzinfo=None), "yyyy-mm-dd hh:mm", "2025-10-02T12:43:11"),
         (datetime(2025, 10, 2, tzinfo=UTC).replace(tzinfo=None), "yyyy-mm-dd hh:mm", "2025-10-02T00:00:00"),
         (time(12, 43), "hh:mm", "12:43:00"),

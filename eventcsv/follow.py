@@ -151,13 +151,14 @@ def _draw_until(ended: threading.Event, looks: Looks, session: Session, screen: 
             looks.again()
             width, height = screen.resize()
             lines = frame(looks.look(stopping=_is_stopping(session)), width=width - 1, height=_share(height))
-            live.update(Group(*lines), refresh=True)
+            # The empty line takes what a terminal shows of Ctrl-C: it would break a full one, and move what is erased.
+            live.update(Group(*lines, ""), refresh=True)
             ended.wait(LOOK_S)
 
 
 def _share(height: int) -> int:
     """Return how many lines of a terminal the view may take: what is printed above it has to show, too."""
-    return max(1, min(_MOST_LINES, height - height // 3 - 1))
+    return max(1, min(_MOST_LINES, height - height // 3 - 2))
 
 
 def _say_until(ended: threading.Event, looks: Looks, session: Session, say: Callable[[str], None]) -> None:

@@ -417,3 +417,17 @@ def test_a_run_draws_below_what_its_workers_print(csv_path: Path) -> None:
     assert not terminal.screen.cursor.hidden
     assert [f"chatter of PO{number}" for number in (1, 2, 3)] == re.findall("chatter of PO.", terminal.text)
     assert "workers" not in terminal.text
+
+
+def test_nothing_of_the_view_is_left_after_ctrl_c(csv_path: Path) -> None:
+    """What the terminal shows of the key, beside a line that is full, does not move what is erased."""
+    (csv_path.parent / "work.py").write_text(
+        "import time\ndef work(key, row):\n    time.sleep(key != 'PO1')\n    raise ValueError('no answer ' * 20)\n"
+    )
+    with Terminal(csv_path.parent) as terminal:
+        terminal.type(f"{COMMAND} run input.csv work:work\n")
+        terminal.wait_until(lambda: re.search("PO1 .* no answer", terminal.text), "the view with a failure")
+        terminal.type("\x03")
+        terminal.wait_for("  backup     ")
+    assert "by SIGINT; run it again to go on" in terminal.text
+    assert not re.search(r"session \S+, for", terminal.text)

@@ -332,7 +332,8 @@ def run(
         "damage": session.damage,
         "not_compacted": trouble or None,
     }
-    _Output(as_json).show(record, terminal.run_lines(job.csv_path, result, progress, session.backup, trouble))
+    lines = terminal.run_lines(job.csv_path, result, progress, session.backup, trouble, done=done)
+    _Output(as_json).show(record, lines)
     for item in session.damage[: terminal.SHOWN]:
         _say(f"eventcsv: {job.log_place}: damaged: {item}")
     if session.damage:

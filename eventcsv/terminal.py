@@ -11,7 +11,7 @@ from eventcsv.event import Status
 from eventcsv.masking import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from eventcsv.backup import Backup
     from eventcsv.compactor import CompactResult
@@ -264,7 +264,7 @@ def session_lines(begun: CompactResult, backup: Backup, session: str) -> Iterato
 
 
 def run_lines(
-    csv_path: str, result: RunResult, progress: Progress | None, backup: Backup, trouble: str
+    csv_path: str, result: RunResult, progress: Progress | None, backup: Backup, trouble: str, *, done: Collection[str]
 ) -> Iterator[str]:
     """Say what a run did; without progress, the trouble with the CSV that keeps it from being known."""
     state = f"{done_of(progress)}, {progress.pending:,} pending" if progress else "could not be brought up to date"
@@ -280,7 +280,7 @@ def run_lines(
         yield _line("elsewhere", f"{result.elsewhere:,} finished or taken over by other hosts meanwhile")
     yield from _left_over_lines(result)
     yield from _failed_lines(result)
-    if progress and 0 < result.by_status.get(Status.NO_ATTACHMENTS, 0) <= progress.pending:
+    if result.by_status.get(Status.NO_ATTACHMENTS) and Status.NO_ATTACHMENTS not in {word.upper() for word in done}:
         yield _line("pending", "NO_ATTACHMENTS counts as pending: the next run does it again, unless both words are")
         yield _line("", "named as done: --done COMPLETED --done NO_ATTACHMENTS")
     if result.stopped:

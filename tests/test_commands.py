@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -119,6 +120,23 @@ def test_failures_cost_themselves_and_the_exit_code(place: Path) -> None:
     again = run(place, "run", "input.csv", "jobs:download")
     assert (0, True) == (again.returncode, "processed  3 in" in again.stdout)
     assert {""} == {row["ERROR_MESSAGE"] for row in read_csv(place / "input.csv")}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        pytest.param((), ["counts as pending"], id="not named"),
+        pytest.param(("--done", "COMPLETED", "--done", "no_attachments"), [], id="named"),
+    ],
+)
+def test_that_no_attachments_is_pending_is_told_when_it_is(
+    place: Path, options: tuple[str, ...], told: list[str]
+) -> None:
+    """Who has named NO_ATTACHMENTS as done, and has stopped the run early, is not told to name it."""
+    job = "def look(key, row):\n    return {'STATUS': 'NO_ATTACHMENTS' if key == 'PO2' else 'DEFERRED'}\n"
+    (place / "jobs.py").write_text(job)
+    done = run(place, "run", "input.csv", "jobs:look", *options)
+    assert told == re.findall("(?<=NO_ATTACHMENTS )counts as pending", done.stdout)
 
 
 def test_nothing_to_do_is_fine(place: Path) -> None:

@@ -16,7 +16,7 @@
 
   const count = (number) => number.toLocaleString("en");
   const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
-  const share = (part, whole) => (part < whole ? `${Math.min(99, Math.round((100 * part) / whole))} %` : whole ? "100 %" : "0 %"); // 100 % is for all
+  const share = (part, whole) => `${whole ? Math.floor((100 * part) / whole) : 0} %`; // as status has it: 100 % is for all
   const status = (name) => name || "(none yet)";
   const time = (iso) => iso.replace("T", " ").replace(/(\.\d+)?(Z|\+00:00)$/, "");
 

@@ -159,6 +159,13 @@ def test_search_and_filters_narrow_the_list_and_say_how_far(browser: Browser, pa
     assert [] == browser.complaints()
 
 
+def test_the_share_that_is_done_is_that_of_status(browser: Browser, page: Path) -> None:
+    """91 of 120 are 75 % in the terminal, and so on the page."""
+    assert 75 == 100 * 91 // 120
+    browser.open(page)
+    assert ["75 %", "done"] == browser.driver.find_element(By.CSS_SELECTOR, ".tiles li").text.splitlines()[:2]
+
+
 def test_pages_turn_and_orders_change(browser: Browser, page: Path) -> None:
     """Fifty at a time, forth and back, and no further than there is."""
     browser.open(page)

@@ -159,6 +159,7 @@ def _unique_names(table: Table) -> list[str]:
 
 def _check_place(path: str, key: str, forbidden: Forbidden, storage: Storage, *, force: bool) -> None:
     forbidden.check(path)
+    storage.check_folder(path)
     if not storage.check_regular(path) or force:
         return
     if not _is_export(path, key):

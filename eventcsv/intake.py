@@ -87,6 +87,7 @@ def _check_place(csv_path: str, storage: Storage, *, has_job: bool, force: bool)
             f"{csv_path}: is a job already, with an event log or backups. Add rows to the CSV itself, where edits are "
             "kept, or import to another name"
         )
+    storage.check_folder(csv_path)
     if storage.check_regular(csv_path) and not force:
         raise UnsafePath(f"{csv_path}: is there already. Name another CSV, or say --force (force=True) to replace it")
 

@@ -160,8 +160,7 @@ def check_output(storage: Storage, path: str, precious: tuple[str, ...], *, forc
             raise UnsafePath(
                 f"{path}: is the CSV itself, or in its log or backups. Nothing was written; name another file"
             )
-    if not os.path.isdir(os.path.dirname(path)):
-        raise UnsafePath(f"{os.path.dirname(path)}: there is no such folder. Make it, or name another file")
+    storage.check_folder(path)
     if storage.check_regular(path) and not force and not _is_report(storage, path):
         raise UnsafePath(
             f"{path}: is there already and is no report of eventcsv. It was left untouched; "

@@ -259,6 +259,16 @@ class Storage:
             yield piece
             start_bytes += len(piece)
 
+    def check_folder(self, path: str) -> None:
+        """Refuse a path for a new file whose folder is not there, before the long part that its content takes.
+
+        Raises:
+            UnsafePath: It is not.
+        """
+        folder = os.path.dirname(path)
+        if not self.exists(os.path.join(folder, ".")):  # which a file has not
+            raise UnsafePath(f"{folder}: there is no such folder. Make it, or name another file")
+
     def write_all(self, fd: int, data: bytes) -> None:
         """Write all of `data`, in as many writes as it takes."""
         rest = memoryview(data)

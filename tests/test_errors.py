@@ -124,6 +124,15 @@ CASES: Final = {
         "EVENTCSV_LOCK_TIMEOUT_S=soon eventcsv status input.csv", 2, ("EVENTCSV_LOCK_TIMEOUT_S", "not a valid float")
     ),
     "bad debug variable": Case("EVENTCSV_DEBUG=maybe eventcsv status input.csv", 2, ("EVENTCSV_DEBUG",)),
+    "export to no folder": Case(
+        "eventcsv export input.csv -o no/out.xlsx", 1, ("/no: there is no such folder", "Make it, or name another")
+    ),
+    "export into a file": Case(
+        "eventcsv export input.csv -o input.csv/out.xlsx", 1, ("input.csv: there is no such folder", "Make it")
+    ),
+    "report to no folder": Case(
+        "eventcsv report input.csv -o no/out.html", 1, ("/no: there is no such folder", "Make it")
+    ),
     "backups in no folder": Case(
         "EVENTCSV_BACKUP_DIR=/proc/nope eventcsv backup create input.csv", 1, ("/proc/nope", "run it again")
     ),

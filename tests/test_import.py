@@ -205,6 +205,8 @@ def test_a_csv_that_is_there_is_kept(tmp_path: Path, csv_path: Path, target: Eve
     """It is replaced by force only, and a link not even then."""
     path = workbook(tmp_path / "in.xlsx", [TITLE, ["PO9", "a"]])
     before = csv_path.read_bytes()
+    nowhere = run("import", path, tmp_path / "no" / "po.csv")
+    assert (1, True) == (nowhere.returncode, "/no: there is no such folder. Make it" in nowhere.stderr)
     done = run("import", path, csv_path)
     assert (1, True, before) == (done.returncode, "--force" in done.stderr, csv_path.read_bytes())
     (tmp_path / "po.csv").symlink_to(csv_path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ from eventcsv.session_lock import SessionLock
 from eventcsv.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from eventcsv.backup import Backup
     from eventcsv.claims import Claims
@@ -230,6 +231,8 @@ class EventCsv:
         )
         values: dict[str, object] = dict(zip(COLUMNS.values(), given, strict=True))
         if columns:
+            if not isinstance(columns, Mapping):
+                raise InvalidEvent("columns", f"has to be a dict of column to value, not {type(columns).__name__}")
             if last_processed is None and any(column_id(str(name)) == column_id(_LAST_PROCESSED) for name in columns):
                 del values[_LAST_PROCESSED]
             values = {name: value for name, value in values.items() if value is not None}

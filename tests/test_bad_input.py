@@ -308,6 +308,8 @@ BAD_EVENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "NaN": ({"columns": {"Amount": float("nan")}}, "Amount", "finite"),
     "infinity": ({"columns": {"Amount": float("-inf")}}, "Amount", "finite"),
     "number of 5000 digits": ({"columns": {"Amount": HUGE}}, "Amount", "digits"),
+    "columns a list": ({"columns": ["Amount"]}, "columns", "a dict of column to value, not list"),
+    "columns a text": ({"columns": "Amount"}, "columns", "not str"),
     "value a list": ({"columns": {"Tags": ["a", "b"]}}, "Tags", "not list"),
     "value a dict": ({"columns": {"Tags": {"a": 1}}}, "Tags", "not dict"),
     "value bytes": ({"columns": {"Tags": b"a"}}, "Tags", "not bytes"),

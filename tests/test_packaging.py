@@ -77,6 +77,7 @@ def check_metadata(built: Path) -> None:
     assert ("eventcsv", __version__, ">=3.11") == (said["Name"], said["Version"], said["Requires-Python"])
     assert ("text/markdown", True) == (said["Description-Content-Type"], "# eventcsv" in str(said.get_payload()))
     assert "Typing :: Typed" in said.get_all("Classifier", [])
+    assert all(said[field] for field in ("Summary", "Keywords", "Author"))
     needed = [name for name in said.get_all("Requires-Dist", []) if "extra ==" not in name]
     assert not [name for name in needed if name.startswith(("pytest", "mypy", "ruff", "hypothesis", "build"))]
     assert "eventcsv = eventcsv.__main__:main" in commands

@@ -778,13 +778,19 @@ def _fail(text: str, code: Exit) -> NoReturn:
 
 def main() -> None:
     """Run the command line; every error becomes one line on standard error and an exit code."""
+    _mend_streams()
+    try:
+        _run_command()
+    finally:
+        _end_output()
+
+
+def _run_command() -> None:
     try:
         try:
-            _mend_streams()
             _check_folder()
             app(standalone_mode=True)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(Exit.FAILED)
         except Exception as error:  # noqa: BLE001  # nobody may be left with a traceback that did not ask for one
             for line in debugging.details(error):
@@ -792,6 +798,15 @@ def main() -> None:
             _exit(*_told(error))
     except KeyboardInterrupt:
         _exit("stopped; run it again to go on", Exit.FAILED)
+
+
+def _end_output() -> None:
+    """Write what is left of standard output; what cannot be must not fail once more, and aloud, when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # which was told when it was met first
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.FAILED)
 
 
 def _told(error: Exception) -> tuple[str, Exit]:

@@ -46,6 +46,7 @@ class FullScreen:
         self._woken = woken
         self._modes: list[Any] | None = None
         self._shown: object = None
+        self._is_to_stop = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,6 +76,9 @@ class FullScreen:
         ready, _, _ = select.select([self._woken, *([] if self._keys is None else [self._keys])], [], [], timeout_s)
         if self._woken in ready:
             os.read(self._woken, _READ_BYTES)
+        if self._is_to_stop:
+            self._is_to_stop = False
+            self._stop()
         if self._keys not in ready or self._keys is None:
             return False
         typed = os.read(self._keys, _READ_BYTES)
@@ -101,7 +105,11 @@ class FullScreen:
                 termios.tcsetattr(self._keys, termios.TCSADRAIN, self._modes)
 
     def suspend(self, _number: int, _frame: FrameType | None) -> None:
-        """Give the terminal back for as long as this process is stopped; the handler of Ctrl-Z."""
+        """Stop with the next `wait`; the handler of Ctrl-Z, which may come in the middle of a write to the terminal."""
+        self._is_to_stop = True
+
+    def _stop(self) -> None:
+        """Give the terminal back for as long as this process is stopped."""
         self.give_back()
         before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)

@@ -190,6 +190,7 @@ CASES: Final = {
     "full output, watched": Case(
         "eventcsv status input.csv --watch > /dev/full", 1, ("standard output: No space left on device",)
     ),
+    "full output, help": Case("eventcsv --help > /dev/full", 1, ("No space left on device",)),
     "no log file": Case("eventcsv status input.csv --log-file no/x", 2, ("--log-file", "no/x: No such file")),
 }
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from eventcsv.ahead import Ahead
 from eventcsv.bulk import parsed
 from eventcsv.fold import Fold
 from eventcsv.storage import READ_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
 
     from eventcsv.bulk import Parsed
     from eventcsv.event import InFlight
     from eventcsv.origin import Origin
     from eventcsv.protocol import Log
-    from eventcsv.scan import Chunk, Damage
+    from eventcsv.scan import Damage
     from eventcsv.segments import LogEnd
     from eventcsv.view import Table
 
     ProgressCallback = Callable[[int, int], None]
-
-_THREADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +76,7 @@ def fold_onto(
     damage: list[Damage] = []
     crc, done = origin.crc, 0
     total = log.size_bytes(origin.position, end.position)
-    chunks = log.read(origin.position, end.position, crc=origin.crc)
-    for item in map(parsed, chunks) if total <= READ_BYTES else _ahead(chunks):
+    for item in origin.ahead or _parsed(origin, end, log, total):
         damage += fold.add(item)
         crc = item.chunk.crc
         done += len(item.chunk.raw)
@@ -101,16 +97,9 @@ def fold_onto(
     )
 
 
-def _ahead(chunks: Iterator[Chunk]) -> Iterator[Parsed]:
-    """Yield chunks parsed, while threads parse the next ones: most of it is done without Python's lock."""
-    coming: deque[Future[Parsed]] = deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for chunk in chunks:
-            coming.append(pool.submit(parsed, chunk))
-            if len(coming) > _THREADS:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+def _parsed(origin: Origin, end: LogEnd, log: Log, total_bytes: int) -> Iterable[Parsed]:
+    chunks = log.read(origin.position, end.position, crc=origin.crc)
+    return map(parsed, chunks) if total_bytes <= READ_BYTES else Ahead(chunks)
 
 
 def _with_late(origin: Origin, late: frozenset[str], log: Log, *, guard_formulas: bool) -> Table:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
+from eventcsv.ahead import Ahead
 from eventcsv.edits import Seen, seen
 from eventcsv.errors import BackupError, InvalidCsv
 from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id
@@ -59,6 +60,7 @@ class Origin:
         exact: Whether the CSV becomes `data`, to the byte.
         stale: How many results the edited CSV does not show because it was loaded before they were recorded.
         session: What the new base is named after; by default something random.
+        ahead: The log from `position` on, which is being parsed already, or None.
     """
 
     data: bytes
@@ -78,6 +80,7 @@ class Origin:
     exact: bool = False
     stale: int = 0
     session: str | None = None
+    ahead: Ahead | None = None
 
 
 class EditedMeanwhile(Exception):  # a signal between two methods, no error
@@ -417,10 +420,16 @@ class Origins:
             if error.errno != errno.EIO:  # the others can be mended; a sector that went bad cannot
                 raise
             raise BackupError(f"{base.path}: cannot be read: {error.strerror}. Is the disk failing?") from error
-        table = self.table_of(base, data)
+        ahead = Ahead(self.log.read(base.position, end.position))
+        try:
+            table = self.table_of(base, data)
+        except InvalidCsv:
+            ahead.close()
+            raise
         return Origin(
             data=data,
             table=table,
+            ahead=ahead,
             position=base.position,
             since=base.position,
             crc=0,

@@ -111,9 +111,11 @@ def test_a_killed_session_is_no_obstacle(csv_path: Path, job: EventCsv) -> None:
 def test_a_forked_child_does_not_keep_the_session(csv_path: Path, job: EventCsv) -> None:
     """A forked child that outlives its killed session does not hold the next one up."""
     with elsewhere(csv_path, fork=True) as script:
+        forked = csv_path.with_name("forked")
+        wait_until(lambda: forked.exists() and forked.read_text().endswith("\n"))
         script.kill()
         script.wait()
-        child = int(csv_path.with_name("forked").read_text())
+        child = int(forked.read_text())
         try:
             os.kill(child, 0)
             with job.session():

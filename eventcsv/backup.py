@@ -13,18 +13,20 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from eventcsv import masking
+from eventcsv.edits import Edit
 from eventcsv.errors import BackupError, EventCsvError, UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed, utc_text
+from eventcsv.merge import Met
 from eventcsv.scan import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from eventcsv.storage import Storage
 
@@ -32,6 +34,10 @@ _ATTEMPTS: Final = 5
 KEPT: Final = 5
 SESSION: Final = "a session began"
 ASKED: Final = "asked for"
+FIRST: Final = "before the first compaction"
+EDITED: Final = "the CSV was edited"
+AS_SAVED: Final = "as it was saved"
+_MOST_MET: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,9 @@ class Backup:
             it; None when everything counts.
         delimiter: How to read it when the CSV's delimiter had to be named; None when it shows.
         encoding: How to read it when the CSV's encoding had to be named; None for UTF-8.
+        saved: The SHA-256 of the CSV that somebody saved and that became this one; None for others.
+        edit: What that save did, with the first hundred of the results that it met; None for others.
+        quotes_marks: How texts are written that become cells of it, see `Dialect`.
     """
 
     path: str
@@ -73,6 +82,9 @@ class Backup:
     beginning: Position | None = None
     delimiter: str | None = None
     encoding: str | None = None
+    saved: str | None = None
+    edit: Edit | None = None
+    quotes_marks: bool = False
 
     @property
     def name(self) -> str:
@@ -111,6 +123,9 @@ class BackupStore:
         beginning: Position | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
+        saved: str | None = None,
+        edit: Edit | None = None,
+        quotes_marks: bool = False,
     ) -> Backup:
         """Keep a copy of the CSV; it is durable, read back and compared when this returns.
 
@@ -126,6 +141,9 @@ class BackupStore:
             beginning: What the log holds before this does not count any more.
             delimiter: The delimiter that had to be named to read it.
             encoding: The encoding that had to be named to read it.
+            saved: The SHA-256 of the save that became it.
+            edit: What that save did.
+            quotes_marks: How texts are written that become cells of it.
 
         Raises:
             BackupError: What was read back is not what was written.
@@ -151,6 +169,9 @@ class BackupStore:
             beginning=beginning,
             delimiter=delimiter,
             encoding=encoding,
+            saved=saved,
+            edit=edit and replace(edit, met=edit.met[:_MOST_MET]),
+            quotes_marks=quotes_marks,
         )
         try:
             # The metadata's temporary name stands first and goes last: it marks the CSV beside it as one of ours,
@@ -166,37 +187,63 @@ class BackupStore:
         self._storage.sync_directory(self.directory)
         return backup
 
-    def retain(self, log: str | None) -> list[Backup]:
+    def retain(self, log: str | None, first: Position | None = None) -> list[Backup]:
         """Remove old backups of one log: the newest valid ones stay, and those that somebody asked for.
 
-        Of backups that sessions made the newest five stay, and of the others the newest five that are not older.
+        Of backups that sessions made the newest five stay; of those of edits the newest five, and the first of each
+        session as long as the session's own; of the others the newest five. The first base of all stays as long as the
+        log begins where it does: whoever saves a copy of the CSV as it was then has to be understood.
 
         Args:
             log: The uuid of the log; the backups of any other are nobody's to remove.
+            first: Where the log begins.
 
         Returns:
             Those that were removed.
         """
-        known = [backup for backup in self.all() if log and backup.log == log and backup.reason != ASKED]
-        floor = self._floor(backup for backup in known if backup.reason == SESSION)
-        others = max(floor, self._floor(backup for backup in known if backup.reason != SESSION))
-        removed = [backup for backup in known if backup.number < (floor if backup.reason == SESSION else others)]
+        kept = self.kept(log, first) if log else set()
+        removed = [backup for backup in self.all() if log and backup.log == log and backup.number not in kept]
         if removed:
             self._storage.sync_directory(self.directory)  # those that stay may have been made by a process that died
         for backup in removed:
             self.remove(backup)
         return removed
 
-    def _floor(self, newest_first: Iterable[Backup]) -> int:
-        """Return the number of the last one to stay, or 0 when all of them do; damaged ones do not count."""
+    def kept(self, log: str, first: Position | None = None) -> set[int]:
+        """Return the numbers of the backups that `retain` keeps."""
+        known = [backup for backup in self.all() if backup.log == log]
+        asked = {backup.number for backup in known if backup.reason == ASKED}
+        of_sessions = self._newest(known, {SESSION})
+        floor = min(of_sessions) if len(of_sessions) >= KEPT else 0
+        kept = asked | of_sessions | self._first_base(known, first)
+        others = {backup.reason for backup in known} - {ASKED, SESSION, EDITED, AS_SAVED}
+        for reasons in ({EDITED}, {AS_SAVED}, others):
+            kept |= {number for number in self._newest(known, reasons) if number >= floor}
+        for reason in (EDITED, AS_SAVED):
+            numbers = sorted(backup.number for backup in known if backup.reason == reason)
+            kept |= {next((number for number in numbers if number > session), session) for session in of_sessions}
+        return kept
+
+    @staticmethod
+    def _first_base(known: list[Backup], first: Position | None) -> set[int]:
+        """Return the first base of all when the log begins where it does, and only one of several there."""
+        places = [(item.position, item.number) for item in known if item.position is not None]
+        return {min(places)[1]} if places and min(places)[0] == first else set()
+
+    def _newest(self, newest_first: Iterable[Backup], reasons: Collection[str]) -> set[int]:
+        """Return the numbers of the newest made for some reasons; damaged ones stay, too, and do not count."""
+        kept: set[int] = set()
         valid = 0
         for backup in newest_first:
+            if backup.reason not in reasons:
+                continue
+            if valid == KEPT:
+                break
+            kept.add(backup.number)
             with suppress(BackupError):
                 self.read(backup)
                 valid += 1
-            if valid == KEPT:
-                return backup.number
-        return 0
+        return kept
 
     def remove(self, backup: Backup) -> None:
         """Remove a backup."""
@@ -304,6 +351,9 @@ class BackupStore:
                 beginning=_position(record["beginning"]),
                 delimiter=record["delimiter"],
                 encoding=record["encoding"],
+                saved=record.get("saved"),
+                edit=_edit(record.get("edit")),
+                quotes_marks=record.get("quotes_marks", False),
             )
         except UnsupportedFormat as error:
             raise UnsupportedFormat(f"{self.directory}/{name}: {error}") from None
@@ -313,6 +363,13 @@ class BackupStore:
 
 def _position(record: dict[str, int] | None) -> Position | None:
     return Position(**record) if record else None
+
+
+def _edit(record: dict[str, Any] | None) -> Edit | None:
+    if record is None:
+        return None
+    lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+    return Edit(**{**record, **lists, "met": tuple(Met(**met) for met in record["met"])})
 
 
 def _metadata(backup: Backup) -> dict[str, Any]:
@@ -332,4 +389,7 @@ def _metadata(backup: Backup) -> dict[str, Any]:
         "beginning": backup.beginning,
         "delimiter": backup.delimiter,
         "encoding": backup.encoding,
+        "saved": backup.saved,
+        "edit": backup.edit and asdict(backup.edit),
+        "quotes_marks": backup.quotes_marks,
     }

@@ -59,8 +59,12 @@ class Claims:
         self._thread = threading.Thread(target=self._keep_renewing, name="eventcsv-claims", daemon=True)
         self._thread.start()
 
-    def claim(self, key: str) -> int | Refusal:
+    def claim(self, key: str, *, seen: Position | None = None) -> int | Refusal:
         """Claim a PO.
+
+        Args:
+            key: The PO.
+            seen: How much of the log has been seen of it, if that is more than of the others.
 
         Returns:
             Its token, or why not.
@@ -71,10 +75,9 @@ class Claims:
         if len(key.encode()) > _LONGEST_KEY_BYTES:
             return Refusal.TOO_LONG
         clock = time.monotonic()
-        seen = (self._seen.segment, self._seen.offset_bytes)
-        token, is_finished = self._log.server.call(
-            _CLAIM, (self._log.number(), key, self._owner, self._lease_s, *seen)
-        )[0]
+        place = seen or self._seen
+        arguments = (self._log.number(), key, self._owner, self._lease_s, place.segment, place.offset_bytes)
+        token, is_finished = self._log.server.call(_CLAIM, arguments)[0]
         if token is None:
             return Refusal.FINISHED if is_finished else Refusal.HELD
         with self._mutex:

@@ -29,6 +29,7 @@ from eventcsv.functions import named_function
 from eventcsv.logs import configure_logging
 from eventcsv.masking import escaped, masked
 from eventcsv.options import (
+    AcceptEdit,
     BackupDir,
     BackupName,
     CsvPath,
@@ -150,18 +151,20 @@ def compact(
         bool,
         typer.Option("--watch", help="Keep going until Ctrl-C: fold what workers record within about a second."),
     ] = False,
+    accept_edit: AcceptEdit = False,
     as_json: Json = False,
 ) -> None:
     """Bring the CSV up to date with its event log.
 
     Only results that are new are folded in. The CSV is replaced in one step: whoever opens it sees the old version or
-    the new one. When nothing is new it is not touched. Edits are kept, and so is a copy of the edited version.
+    the new one. When nothing is new it is not touched. What people changed and saved, in however old a copy, is kept,
+    and undoes no result that the copy does not hold.
     """
     output = _Output(as_json)
     if watch:
-        _keep_current(job, output)
+        _keep_current(job, output, accept_edit=accept_edit)
     with _folding_bar() as on_progress:
-        result = job.compact(on_progress=on_progress)
+        result = job.compact(accept_edit=accept_edit, on_progress=on_progress)
     _finish(result, output)
 
 
@@ -191,7 +194,7 @@ def _finish(result: CompactResult, output: _Output, *, damaged: bool = False) ->
     raise typer.Exit(Exit.DAMAGE if result.damage or damaged else Exit.FINE)
 
 
-def _keep_current(job: EventCsv, output: _Output) -> NoReturn:
+def _keep_current(job: EventCsv, output: _Output, *, accept_edit: bool) -> NoReturn:
     """Compact whenever there is a reason to, until Ctrl-C or SIGTERM."""
     from eventcsv.refresher import keep_current  # noqa: PLC0415  # the operator side
     from eventcsv.stopping import stop_signals  # noqa: PLC0415  # the same
@@ -206,7 +209,7 @@ def _keep_current(job: EventCsv, output: _Output) -> NoReturn:
 
     _say(f"watching {terminal.near(job.csv_path)}; Ctrl-C ends it")
     with stop_signals() as stop:
-        first = job.compact()  # when it does not even work once, that is no trouble that passes
+        first = job.compact(accept_edit=accept_edit)  # when it does not even work once, that is no trouble that passes
         damaged = bool(first.damage)
         output.show(first, iter([terminal.summary(first)]))
         keep_current(
@@ -278,6 +281,7 @@ def run(
             "--refresh", metavar="SECONDS", callback=seconds_from(0.01), help="How far CSV may be behind the log."
         ),
     ] = 1.0,
+    accept_edit: AcceptEdit = False,
     as_json: Json = False,
 ) -> None:
     """Work through the POs that are not done, with worker processes. Run it again to go on after a crash.
@@ -300,7 +304,7 @@ def run(
         except EventCsvError as error:
             raise typer.BadParameter(f"{function}: {error}", param_hint="MODULE:FUNCTION") from None
         try:
-            session = job.session(session_id=session_id, refresh_s=refresh_s)
+            session = job.session(session_id=session_id, refresh_s=refresh_s, accept_edit=accept_edit)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--session") from None
         try:

@@ -20,18 +20,19 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from eventcsv import masking
-from eventcsv.backup import SESSION
-from eventcsv.errors import EventCsvError, InvalidCsv
-from eventcsv.event import COLUMNS
+from eventcsv.backup import EDITED, SESSION
+from eventcsv.errors import EventCsvError, InvalidCsv, InvalidEvent
+from eventcsv.event import COLUMNS, Event, Kind, encode, utc_text
 from eventcsv.folded import fold_onto
 from eventcsv.medium import network_file_system_of
-from eventcsv.origin import EDITED, EditedMeanwhile, Origins
+from eventcsv.origin import EditedMeanwhile, Origins
 from eventcsv.publisher import Publisher
 from eventcsv.view import cell_text
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from eventcsv.backup import Backup
+    from eventcsv.edits import Edit
     from eventcsv.event import InFlight
     from eventcsv.folded import Folded, ProgressCallback
     from eventcsv.origin import Origin
@@ -62,9 +64,8 @@ class CompactResult:
         rows: How many rows the CSV has.
         by_status: How many of them have which STATUS, the most frequent first; "" for none yet.
         changed: Whether the CSV was written; it is not touched when nothing is new.
-        edited: Whether somebody had edited the CSV; their version is the new base, kept in `base`.
-        stale: How many results that version did not show, as its editor had loaded the CSV before they were recorded;
-            they were folded again.
+        edited: Whether somebody had saved the CSV; what became of that is the new base, kept in `base`.
+        stale: How many rows of what was saved were older than their results, which they kept.
         rebuilt: Why the whole log was replayed, or None when only what was new was folded.
         unknown: Keys that are in no row, with the number of their results folded this time. They stay in the log.
         late: Keys whose rows were added to the CSV after their results were recorded; those results are in it now.
@@ -78,6 +79,7 @@ class CompactResult:
         base: The backup made as the base of later replays, or None.
         kept: The backup of a CSV that a rebuild replaced, or None.
         duration_s: How long it took, in seconds.
+        edit: What the save did that was taken over, or None.
     """
 
     csv_path: str
@@ -99,6 +101,7 @@ class CompactResult:
     base: Backup | None
     kept: Backup | None
     duration_s: float
+    edit: Edit | None = None
 
 
 class Compactor:
@@ -127,8 +130,11 @@ class Compactor:
         self.publisher = Publisher(origins)
         self._lock_path = os.path.join(self._log.directory, "compact.lock")
 
-    def compact(self) -> CompactResult:
+    def compact(self, *, accept_edit: bool = False) -> CompactResult:
         """Bring the CSV up to the log's present end.
+
+        Args:
+            accept_edit: Take a save over even if it does away with many results.
 
         Raises:
             InvalidCsv: The CSV cannot be read, is read-only, or is gone and has no backup; it was left as it is.
@@ -136,7 +142,7 @@ class Compactor:
             OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self.check()
-        result = self._exclusively(self.origins.of_compaction)
+        result = self._exclusively(lambda end: self.origins.of_compaction(end, accept_edit=accept_edit))
         if result.base:
             self._retain()
         return result
@@ -145,17 +151,18 @@ class Compactor:
         """Remove old backups; what they were for has been done, so trouble with them is no failure of that."""
         try:
             with self.alone(dry_run=False):
-                for removed in self._backups.retain(self.origins.identity()):
+                for removed in self._backups.retain(self.origins.identity(), self._log.first()):
                     masking.get_logger().info("backup.removed", backup=removed.path)
         except (OSError, EventCsvError) as error:
             masking.get_logger().warning("backup.not_removed", directory=self._backups.directory, error=str(error))
 
-    def keep(self, reason: str, session: str | None = None) -> CompactResult:
+    def keep(self, reason: str, session: str | None = None, *, accept_edit: bool = False) -> CompactResult:
         """Bring the CSV up to date and keep a copy of it, as the base of later replays.
 
         Args:
             reason: Why, in words.
             session: What the copy is named after; by default something random.
+            accept_edit: Take a save over even if it does away with many results.
 
         Returns:
             What was done, with the copy as `base`; `damage` and counts are those of bringing it up to date.
@@ -173,7 +180,9 @@ class Compactor:
 
         self.check()
         with self._mutex:
-            before = self._exclusively(self.origins.of_compaction) if self._log.exists() else None
+            before = None
+            if self._log.exists():
+                before = self._exclusively(lambda end: self.origins.of_compaction(end, accept_edit=accept_edit))
             result = self._exclusively(as_base)
             return replace(before, base=result.base, position=result.position) if before else result
 
@@ -207,11 +216,11 @@ class Compactor:
         """
         return self._backups.find(backup)
 
-    def begin(self, session: str) -> CompactResult:
+    def begin(self, session: str, *, accept_edit: bool = False) -> CompactResult:
         """Bring the CSV up to date and keep a copy of it for a session that begins; old copies go."""
         self._log.finish_seals()
         self._retain()  # sessions that were killed early may have left more
-        result = self.keep(SESSION, session)
+        result = self.keep(SESSION, session, accept_edit=accept_edit)
         self._retain()
         return result
 
@@ -250,6 +259,11 @@ class Compactor:
                     folded = self._fold(self.origins.of_compaction(end), end)
                 except EditedMeanwhile:
                     continue
+                except InvalidCsv as error:
+                    known = self.origins.known(end) if saved else None
+                    if known is None or self.publisher.saved() != saved:
+                        raise
+                    return replace(known, trouble=str(error))
                 origin = folded.origin
                 if saved and origin.new_base == EDITED and self.publisher.saved() != saved:
                     continue  # no edit: a compaction elsewhere came between the two looks
@@ -316,7 +330,11 @@ class Compactor:
                 self.publisher.load()
                 end = self._log.end()
                 try:
-                    result = self._publish(self._fold(starting_point(end), end))
+                    origin = starting_point(end)
+                    if origin.lines:
+                        self._record(origin)
+                        end = self._log.end()
+                    result = self._publish(self._fold(origin, end))
                 except EditedMeanwhile:
                     masking.get_logger().info("view.edited_meanwhile", csv=self._csv_path)
                 except (OSError, EventCsvError):
@@ -330,6 +348,15 @@ class Compactor:
             "Save it less often, or wait"
         )
 
+    def _record(self, origin: Origin) -> None:
+        """Append what people changed to the log: a line for each row, which a crash leaves whole or out."""
+        ts = utc_text(datetime.now(UTC))
+        events = [
+            Event(f"{origin.save}{number}", ts, Kind.EDIT.value, key, cells)
+            for number, (key, cells) in enumerate((origin.lines or {}).items(), 1)
+        ]
+        self._log.append_all([event for event in events if _fits(event)])
+
     def _fold(self, origin: Origin, end: LogEnd) -> Folded:
         return fold_onto(
             origin, end, self._log, guard_formulas=self.origins.guard_formulas, on_progress=self.on_progress
@@ -340,18 +367,19 @@ class Compactor:
             masking.get_logger().warning("log.damage", place=str(item), log=self._log.place)
         changed, base, kept = self.publisher.publish(folded)
         origin, table = folded.origin, folded.table
+        edit = origin.edit and replace(origin.edit, copy=base.edit.copy if base and base.edit else origin.edit.copy)
         return CompactResult(
             csv_path=self._csv_path,
             events=folded.events,
             rows=table.rows.height,
             by_status=_by_status(table),
             changed=changed,
-            edited=origin.new_base == EDITED,
-            stale=origin.stale,
+            edited=edit is not None,
+            stale=edit.stale if edit else 0,
             rebuilt=origin.rebuilt,
             unknown=folded.unknown,
             late=tuple(sorted(folded.late)),
-            added_columns=table.names[len(origin.table.names) :],
+            added_columns=table.names[len((origin.known or origin).table.names) :] if not edit else (),
             over_long=tuple(_over_long(table)) if changed else (),
             damage=folded.damage,
             torn=folded.torn,
@@ -360,6 +388,7 @@ class Compactor:
             base=base,
             kept=kept,
             duration_s=0.0,
+            edit=edit,
         )
 
     def _check_before_first(self) -> None:
@@ -379,6 +408,16 @@ class Compactor:
             raise InvalidCsv(
                 f"{self._csv_path}: is read-only, so it was left as it is. To let it be kept up to date: chmod u+w"
             )
+
+
+def _fits(event: Event) -> bool:
+    """Tell whether an edit can be a line of the log; what cannot is in the base that follows."""
+    try:
+        encode(event)
+    except InvalidEvent as error:
+        masking.get_logger().warning("edit.not_in_log", key=event.key, reason=str(error))
+        return False
+    return True
 
 
 def _over_long(table: Table) -> Iterator[str]:

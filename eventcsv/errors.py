@@ -84,6 +84,10 @@ class InvalidCsv(EventCsvError, ValueError):
     """The CSV cannot be read without guessing; it was left untouched."""
 
 
+class EditRefused(InvalidCsv):
+    """A save of the CSV would do away with many results, so it is not taken before somebody says so."""
+
+
 class InvalidWorkbook(EventCsvError, ValueError):
     """An Excel workbook cannot be made a CSV without guessing; nothing was written."""
 

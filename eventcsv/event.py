@@ -58,10 +58,11 @@ FAILED: Final = frozenset({Status.ERROR.value, Status.FAILED.value})
 
 
 class Kind(StrEnum):
-    """What a line says: a result, a PO taken up, or the first and last line of a segment."""
+    """What a line says: a result, a PO taken up, cells that a person changed, the first and last line of a segment."""
 
     RESULT = "result"
     STARTED = "started"
+    EDIT = "edit"
     HEADER = "header"
     SEAL = "seal"
 

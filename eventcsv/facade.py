@@ -354,23 +354,25 @@ class EventCsv:
 
     # --- the operator side ---
 
-    def compact(self, *, on_progress: ProgressCallback | None = None) -> CompactResult:
+    def compact(self, *, accept_edit: bool = False, on_progress: ProgressCallback | None = None) -> CompactResult:
         """Bring the CSV up to date with the log.
 
         Args:
+            accept_edit: Take over a save of the CSV even if it does away with many results.
             on_progress: Called with the bytes of the log folded so far and the bytes to fold.
 
         Returns:
             What was done.
 
         Raises:
-            InvalidCsv: The CSV cannot be read without guessing, or is read-only; it was left as it is.
+            InvalidCsv: The CSV cannot be read without guessing, is read-only, or was saved in a way that would do away
+                with many results; it was left as it is.
             LockTimeout: Another process compacts.
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
             OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self._compactor.on_progress = on_progress
-        return self._compactor.compact()
+        return self._compactor.compact(accept_edit=accept_edit)
 
     def replay(self, *, backup: str | None = None, on_progress: ProgressCallback | None = None) -> CompactResult:
         """Rebuild the CSV from a base backup and the log after it.
@@ -428,21 +430,28 @@ class EventCsv:
         now = datetime.now(UTC)
         progress = measure(folded, self._log, session, csv_path=self.csv_path, done=done, now=now)
         active = self._log.path(folded.end.position.segment)
+        trouble = folded.trouble
+        if trouble:
+            progress = replace(progress, trouble=trouble, trouble_since=self._written_at(self.csv_path))
         return replace(
-            progress, csv_written_at=self._written_at(self.csv_path), log_written_at=self._written_at(active)
+            progress,
+            last_edit=next((copy.edit for copy in self._compactor.backups() if copy.edit), None),
+            csv_written_at=self._written_at(self.csv_path),
+            log_written_at=self._written_at(active),
         )
 
     def _written_at(self, path: str) -> str | None:
         status = self._storage.stat(path)
         return utc_text(datetime.fromtimestamp(status.st_mtime, UTC), timespec="seconds") if status else None
 
-    def session(self, *, session_id: str | None = None, refresh_s: float = 1.0) -> Session:
+    def session(self, *, session_id: str | None = None, refresh_s: float = 1.0, accept_edit: bool = False) -> Session:
         """Return a session, a context manager: a backup, a CSV that is kept current, and `Session.run`.
 
         Args:
             session_id: Its name, in backups and log output; by default something random.
             refresh_s: How far the CSV may be behind the log, in seconds, unless it takes a processor for longer than
                 a tenth of that to bring it up to date, or the disk for longer than half of it.
+            accept_edit: Take over what was saved before it began even if that does away with many results.
 
         Raises:
             ValueError: An argument makes no sense.
@@ -451,7 +460,14 @@ class EventCsv:
         """
         from eventcsv.session import Session as Made  # noqa: PLC0415  # the operator side
 
-        return Made(self, self._compactor, self._session_lock, session_id=session_id, refresh_s=refresh_s)
+        return Made(
+            self,
+            self._compactor,
+            self._session_lock,
+            session_id=session_id,
+            refresh_s=refresh_s,
+            accept_edit=accept_edit,
+        )
 
     def new_segment(self) -> Position:
         """Begin a new segment of the log, and seal the one before.

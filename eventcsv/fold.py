@@ -27,6 +27,9 @@ FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 _MERGE_ROWS: Final = 200_000
 _MERGE_TIMES: Final = 2  # what was merged before is merged again: less often for more memory
 _MOVES: Final = [Kind.RESULT.value, Kind.STARTED.value]
+SETTING: Final = [Kind.RESULT.value, Kind.EDIT.value]
+"""The kinds of lines that set cells."""
+
 _COUNT: Final = "results"  # no column of an event's: those begin with SET
 
 
@@ -40,7 +43,7 @@ class Fold:
         in_flight: What was in flight before the first chunk.
 
     Attributes:
-        events: How many result lines were folded.
+        events: How many results were folded; what people changed is folded as well, and counted as none.
         in_flight: The POs that were taken up and have no result yet, by key.
     """
 
@@ -63,13 +66,14 @@ class Fold:
         }
         self._added: list[str] = []
         self._parts: list[pl.DataFrame] = []
+        self._guards_at_once = False
         self._split: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
     @property
     def unknown(self) -> dict[str, int]:
         """For each key of results that is in no row, how many there are."""
         _, unknown = self._reduced()
-        return dict(unknown.select("key", _COUNT).sort("key").iter_rows())
+        return dict(unknown.filter(pl.col(_COUNT) > 0).select("key", _COUNT).sort("key").iter_rows())
 
     def add(self, parsed: Parsed) -> tuple[Damage, ...]:
         """Fold the events of one more chunk and return the damage found in it."""
@@ -78,13 +82,15 @@ class Fold:
             _report_unknown_kinds(frame)
             frame = frame.with_columns(pl.col("key").str.strip_chars(BLANKS))
             self._follow_flights(frame, parsed.event_of)
-            self._add_results(frame.filter(pl.col("kind") == Kind.RESULT.value))
+            self._add_cells(frame.filter(pl.col("kind").is_in(SETTING)))
         return parsed.damage
 
-    def _add_results(self, results: pl.DataFrame) -> None:
-        self.events += results.height
+    def _add_cells(self, lines: pl.DataFrame) -> None:
+        is_edit = lines.get_column("kind") == Kind.EDIT.value
+        self.events += lines.height - int(is_edit.sum())
         self._split = None
-        self._parts.append(self._part(results))
+        part = self._part(lines, is_edit)
+        self._parts.append(part)
         if sum(item.height for item in self._parts[1:]) > max(_MERGE_TIMES * self._parts[0].height, _MERGE_ROWS):
             self._reduce()
 
@@ -99,19 +105,25 @@ class Fold:
             event = event_of(row)
             self.in_flight[key] = InFlight(key, event.id, event.ts)
 
-    def _part(self, results: pl.DataFrame) -> pl.DataFrame:
-        """Return the key of each result and its texts, in columns called `SET` and their `unguarded_id`."""
+    def _part(self, results: pl.DataFrame, is_edit: pl.Series) -> pl.DataFrame:
+        """Return the key of each line and its texts, in columns called `SET` and their `unguarded_id`."""
         used = [
             name
             for name in (column.removeprefix(SET) for column in results.columns if column.startswith(SET))
             if column_id(name) and results.get_column(SET + name).null_count() < results.height
         ]
         self._add_columns(results, used)
-        sources: dict[str, list[str]] = {}
-        for name in sorted(used):
-            sources.setdefault(SET + unguarded_id(name), []).append(SET + name)
-        columns = {to: pl.coalesce(found) for to, found in sources.items()}
-        return results.select("key", pl.lit(1, pl.UInt32).alias(_COUNT), **columns)
+        columns = {SET + ident: pl.coalesce(found) for ident, found in spellings(used).items()}
+        part = results.select("key", (~is_edit).cast(pl.UInt32).alias(_COUNT), **columns)
+        if not self._guards_at_once and self._guard_formulas and _holds_formula(part.filter(is_edit)):
+            # A person's formula is theirs. From here on each text is guarded as it comes, while it is known
+            # whose it is.
+            self._guards_at_once = True
+            self._parts = [item.with_columns(guarded_text(pl.exclude("key", _COUNT))) for item in self._parts]
+        if self._guards_at_once:
+            texts = pl.exclude("key", _COUNT)
+            part = part.with_columns(pl.when(is_edit).then(texts).otherwise(guarded_text(texts)))
+        return part
 
     def _add_columns(self, results: pl.DataFrame, used: list[str]) -> None:
         """Give columns that the table lacks a place, in the order in which the log first sets them in a row."""
@@ -152,7 +164,7 @@ class Fold:
         table = with_columns_added(self._table, self._added) if self._added else self._table
         new = last.select(
             "key",
-            *(raw_of(self._guarded(pl.col(name)), table.dialect).alias(f"new {to}") for to, name in sources.items()),
+            *(raw_of(self._cell(pl.col(name)), table.dialect).alias(f"new {to}") for to, name in sources.items()),
         )
         found = self._row_keys.to_frame().with_row_index("row").join(new, on="key", how="inner")
         changed = [_scattered(table.rows.get_column(to), found["row"], found[f"new {to}"]) for to in sources]
@@ -166,11 +178,30 @@ class Fold:
             if is_set and target is not None and target != self._table.key:  # the key is not an event's to set
                 yield str(target), column
 
-    def _guarded(self, text: pl.Expr) -> pl.Expr:
-        if not self._guard_formulas:
-            return text
-        risky = text.str.slice(0, 1).is_in(list(FORMULA_STARTS))
-        return pl.when(risky).then(pl.concat_str(pl.lit("'"), text)).otherwise(text)
+    def _cell(self, text: pl.Expr) -> pl.Expr:
+        return guarded_text(text) if self._guard_formulas and not self._guards_at_once else text
+
+
+def spellings(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return, by `unguarded_id`, the columns of a frame of `bulk` that mean the same column of the CSV."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        found.setdefault(unguarded_id(name), []).append(SET + name)
+    return found
+
+
+def guarded_text(text: pl.Expr) -> pl.Expr:
+    """Return texts of results as they become cells, with an apostrophe before what looks like a formula."""
+    return pl.when(_is_risky(text)).then(pl.lit("'") + text).otherwise(text)
+
+
+def _is_risky(text: pl.Expr) -> pl.Expr:
+    return text.str.slice(0, 1).is_in(list(FORMULA_STARTS))
+
+
+def _holds_formula(part: pl.DataFrame) -> bool:
+    texts = part.select(pl.exclude("key", _COUNT))
+    return bool(texts.width and texts.select(pl.any_horizontal(_is_risky(pl.all()).any())).item())
 
 
 def _scattered(cells: pl.Series, rows: pl.Series, new: pl.Series) -> pl.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from eventcsv.ahead import Ahead
@@ -39,6 +39,7 @@ class Folded:
         in_flight: The POs that were taken up and have no result yet.
         damage: What is damaged in the part of the log that was read.
         torn: The lines in it, or behind it, that a crash had cut off.
+        trouble: Why this is not what the CSV holds: it cannot be read, or was saved in a way that is not taken; or "".
     """
 
     origin: Origin
@@ -51,6 +52,7 @@ class Folded:
     in_flight: tuple[InFlight, ...]
     damage: tuple[Damage, ...]
     torn: tuple[Damage, ...]
+    trouble: str = ""
 
 
 def fold_onto(
@@ -83,7 +85,7 @@ def fold_onto(
         if on_progress:
             on_progress(done, total)
     tail = (end.torn,) if end.torn else ()
-    return Folded(
+    folded = Folded(
         origin=origin,
         table=fold.result(),
         end=end,
@@ -94,6 +96,20 @@ def fold_onto(
         in_flight=tuple(fold.in_flight.values()),
         damage=tuple(item for item in damage if not item.torn),
         torn=(*(item for item in damage if item.torn), *tail),
+    )
+    return _after_known(folded, origin.known) if origin.known else folded
+
+
+def _after_known(folded: Folded, known: Folded) -> Folded:
+    """Count what was folded before a save was merged, too."""
+    keys = frozenset(folded.table.keys())
+    return replace(
+        folded,
+        events=known.events + folded.events,
+        unknown={key: count for key, count in {**known.unknown, **folded.unknown}.items() if key not in keys},
+        late=(known.late | known.unknown.keys() | known.origin.unknown).intersection(keys),
+        damage=(*known.damage, *folded.damage),
+        torn=tuple(dict.fromkeys((*known.torn, *folded.torn))),
     )
 
 

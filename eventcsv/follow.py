@@ -88,7 +88,8 @@ class Looks:
         """Return what there is to show now."""
         from eventcsv.dashboard import Look  # noqa: PLC0415  # only a terminal needs rich
 
-        return Look(self.progress, datetime.now(UTC), self.damage, self.trouble, stopping)
+        trouble = self.trouble or terminal.trouble_of(self.progress)
+        return Look(self.progress, datetime.now(UTC), self.damage, trouble, stopping)
 
 
 def watch_in_full_screen(looks: Looks) -> None:

@@ -46,7 +46,7 @@ from eventcsv.storage import Storage
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 Durability = Literal["disk", "process"]
 
@@ -137,7 +137,14 @@ class FileLog(LogReader):
             InvalidEvent: It cannot be a line of the log; nothing was written.
             AppendError: It could not be made durable, transient faults retried; the error carries the event.
         """
-        line = encode(event)
+        self._append(encode(event), event)
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Append some events in one write; see `append`."""
+        if events:
+            self._append(b"".join(map(encode, events)), events[0])
+
+    def _append(self, line: bytes, event: Event) -> None:
         try:
             self._append_once(line)
         except (OSError, EventCsvError) as error:

@@ -158,6 +158,9 @@ Debug = Annotated[
         help="Show the traceback of an error, too, with secrets masked.",
     ),
 ]
+AcceptEdit = Annotated[
+    bool, typer.Option("--accept-edit", help="Take over a saved CSV even if it does away with many results.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 

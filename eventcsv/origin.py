@@ -10,31 +10,30 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
 from eventcsv.ahead import Ahead
-from eventcsv.edits import Seen, seen
-from eventcsv.errors import BackupError, InvalidCsv
-from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id
-from eventcsv.scan import events
+from eventcsv.backup import EDITED, FIRST
+from eventcsv.edits import Edit, kept_rows, read_past, refusal
+from eventcsv.errors import BackupError, EditRefused, InvalidCsv
+from eventcsv.event import BLANKS, InFlight, Kind, column_id, utc_text
+from eventcsv.folded import Folded, fold_onto
+from eventcsv.merge import difference, merge
+from eventcsv.scan import Position, events
 from eventcsv.view import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from eventcsv.backup import Backup, BackupStore
     from eventcsv.checkpoint import Checkpoint, View
     from eventcsv.protocol import Log
-    from eventcsv.scan import Position
     from eventcsv.segments import LogEnd
     from eventcsv.storage import Storage
     from eventcsv.view import Table
 
 _LOOKS: Final = 10
-FIRST: Final = "before the first compaction"
-EDITED: Final = "the CSV was edited"
 NONE_LEFT: Final = "no backup was left to replay from"
 
 
@@ -58,7 +57,11 @@ class Origin:
         rebuilt: Why the whole log is replayed, or None.
         beginning: What the log holds before this does not count any more; None when everything counts.
         exact: Whether the CSV becomes `data`, to the byte.
-        stale: How many results the edited CSV does not show because it was loaded before they were recorded.
+        edit: What a save did that `table` is the outcome of, or None.
+        lines: What people changed by it, by key, which is to be recorded in the log.
+        save: What the ids of those lines begin with.
+        saved: The SHA-256 of the saved CSV.
+        known: What the CSV was by the log before the save.
         session: What the new base is named after; by default something random.
         ahead: The log from `position` on, which is being parsed already, or None.
     """
@@ -78,7 +81,11 @@ class Origin:
     rebuilt: str | None = None
     beginning: Position | None = None
     exact: bool = False
-    stale: int = 0
+    edit: Edit | None = None
+    lines: dict[str, dict[str, str]] | None = None
+    save: str = ""
+    saved: str | None = None
+    known: Folded | None = None
     session: str | None = None
     ahead: Ahead | None = None
 
@@ -130,9 +137,13 @@ class Origins:
         self.guard_formulas = guard_formulas
         self._settle_s = settle_s
 
-    def of_compaction(self, end: LogEnd) -> Origin:
+    def of_compaction(self, end: LogEnd, *, accept_edit: bool = False) -> Origin:
         current = self.current()
         digest = sha256(current).hexdigest() if current is not None else ""
+        newest = self._newest_base()
+        if newest and newest.saved == digest and newest.sha256 != digest:
+            # This save was taken over, and whoever did it was stopped before the outcome was in its place.
+            return replace(self.from_backup(newest, current, end, ""), rebuilt=None, edit=newest.edit)
         table = None
         if current is not None and self.saved and (view := self.saved.view(digest)):
             with suppress(InvalidCsv):  # it is told below, unless a rebuild takes its place
@@ -144,10 +155,9 @@ class Origins:
         delimiter = self._delimiter or checkpoint.delimiter
         view = checkpoint.view(digest)
         if view is None:
-            return self._from_edited(self._settled(), checkpoint, delimiter)
+            return self._from_edited(self._settled(), end, delimiter, accept_edit=accept_edit)
         if checkpoint.guard_formulas != self.guard_formulas:
             return self._from_base(current, end, "the guard against formulas was turned on or off")
-        newest = self._newest_base()
         base, since, crc, new_base = checkpoint.base, checkpoint.since, view.crc, None
         if newest is None or newest.name != checkpoint.base or not self.backups.is_there(newest):
             # A replay would start from another base than this view grew from, unless a kill came between that base
@@ -198,86 +208,157 @@ class Origins:
             raise EditedMeanwhile
         return current
 
-    def _from_edited(self, current: bytes, checkpoint: Checkpoint, delimiter: str | None) -> Origin:
-        """Start from a CSV that somebody edited, at the place in the log that it shows it has seen."""
-        masking.get_logger().info("view.edited", csv=self.csv_path)
-        table = self._parse_as(current, delimiter, self._encoding)
-        self._check_status_is_there(table)
-        position, stale, late = self._seen_until(table, checkpoint)
+    def _from_edited(self, current: bytes, end: LogEnd, delimiter: str | None, *, accept_edit: bool) -> Origin:
+        """Start from what the CSV is by the log, with what somebody changed who saved it."""
+        known = self.known(end)
+        try:
+            saved = self._parse_saved(current, delimiter)
+        except InvalidCsv as error:
+            if "has no column" not in str(error) or known is None:
+                raise
+            # It had one before, so what is advised is not to look for another one.
+            told = str(error).partition(" Name the key column")[0]
+            raise InvalidCsv(
+                f"{told} It was there before: name it back, or have the CSV back as it was: eventcsv replay CSV"
+            ) from None
+        bases = self._job_bases(end)
+        if known is None or not bases:  # in doubt a result stays: all of them are folded onto what was saved
+            return self._without_base(current, saved, delimiter)
+        digest = sha256(current).hexdigest()
+        newest = self._newest_base()
+        save = self._save_id(digest, newest.number if newest else 0)
+        found = difference(saved, known.table)
+        begins = self._beginning() or Position(1, 0)
+        facts = read_past(
+            found,
+            bases,
+            self.log,
+            end.position,
+            save=save,
+            is_whole=bases[0][0] <= begins,
+            guard_formulas=self.guard_formulas,
+        )
+        kept = kept_rows(found, facts.past)
+        removed = found.gone.join(kept, on="row", how="anti", maintain_order="left").get_column("key").to_list()
+        if not accept_edit and (why := refusal(found, facts, removed)):
+            raise EditRefused(
+                f"{self.csv_path}: was saved and is not taken: {why}. "
+                "Save it again with that mended (the key column as text); or take it: eventcsv compact CSV "
+                "--accept-edit; or have the CSV back as it was: eventcsv replay CSV"
+            )
+        merged = merge(found, facts.past, kept=kept, done=facts.done)
+        before = (known.origin.unknown - known.late).union(known.unknown)
+        lost = [known.table.names[index] for index in found.lost_columns()]
+        own = known.table.dialect.delimiter
+        edit = Edit(
+            saved_at=self._saved_at(),
+            cells=merged.cells,
+            rewritten=merged.rewritten,
+            met=merged.met,
+            added=tuple(found.new_keys()),
+            removed=tuple(removed),
+            younger=tuple(kept.get_column("key")),
+            stale=merged.stale,
+            doubtful=merged.doubtful,
+            new_columns=tuple(name for name, twin in zip(saved.names, found.twins, strict=True) if twin is None),
+            gone_columns=tuple(name for name in lost if name not in merged.returned),
+            returned=merged.returned,
+            delimiter=saved.dialect.delimiter if saved.dialect.delimiter != own else None,
+        )
+        masking.get_logger().info("view.edited", csv=self.csv_path, cells=edit.cells, stale=edit.stale)
         return Origin(
             data=current,
+            table=merged.table,
+            position=end.position,
+            since=end.position,
+            crc=0,
+            unknown=before.difference(merged.table.keys()),
+            in_flight=known.in_flight,
+            current=current,
+            delimiter=known.origin.delimiter,
+            new_base=EDITED,
+            beginning=self._beginning(),
+            edit=edit,
+            lines=merged.edits,
+            save=save,
+            saved=digest,
+            known=known,
+        )
+
+    def _save_id(self, digest: str, number: int) -> str:
+        """Return what the ids of a save's lines begin with: the same when it is taken over once more after a crash."""
+        place = f"{digest} {number} {self.csv_path} {os.uname().nodename}"
+        return f"{sha256(os.fsencode(place)).hexdigest()[:12]}-00-"
+
+    def _saved_at(self) -> str:
+        status = self.storage.stat(self.csv_path)
+        moment = datetime.fromtimestamp(status.st_mtime, UTC) if status else datetime.now(UTC)
+        return utc_text(moment, timespec="seconds")
+
+    def _parse_saved(self, data: bytes, delimiter: str | None) -> Table:
+        """Return the table of a saved CSV, which may be separated by something else than the CSV was."""
+        try:
+            return self._parse_as(data, delimiter, self._encoding)
+        except InvalidCsv:
+            if delimiter is None or self._delimiter is not None:
+                raise
+            with suppress(InvalidCsv):
+                return self._parse_as(data, None, self._encoding)
+            raise
+
+    def known(self, end: LogEnd) -> Folded | None:
+        """Return what the CSV is by the log alone, whatever it holds; None when there is no base to tell."""
+        saved, origin = self.saved, None
+        if saved and saved == self.verified and saved.guard_formulas == self.guard_formulas and self.resident:
+            latest = saved.latest
+            if self.resident[0] == latest.sha256 and latest.encoding is None and latest.position <= end.position:
+                origin = self._resident_origin(saved, self.resident[1])
+        if origin is None:
+            for base in filter(self.is_base, self.backups.all()):
+                with suppress(BackupError, InvalidCsv):
+                    origin = self.from_backup(base, None, end, "")
+                    break
+        return fold_onto(origin, end, self.log, guard_formulas=self.guard_formulas) if origin else None
+
+    def _resident_origin(self, saved: Checkpoint, table: Table) -> Origin:
+        latest = saved.latest
+        return Origin(
+            data=b"",
             table=table,
+            position=latest.position,
+            since=saved.since,
+            crc=latest.crc,
+            unknown=frozenset(latest.unknown),
+            in_flight=latest.in_flight,
+            current=None,
+            delimiter=saved.delimiter,
+        )
+
+    def _job_bases(self, end: LogEnd) -> list[tuple[Position, Table]]:
+        """Return the bases of the job, the oldest first, each with its place; one that is damaged is left out."""
+        beginning, found = self._beginning() or self.log.first(), []
+        for base in reversed(list(filter(self.is_base, self.backups.all()))):
+            if base.position is not None and beginning <= base.position <= end.position:
+                with suppress(BackupError, InvalidCsv):
+                    found.append((base.position, self.table_of(base, self.backups.read(base))))
+        return sorted(found, key=lambda item: item[0])
+
+    def _without_base(self, current: bytes, saved: Table, delimiter: str | None) -> Origin:
+        position = self._beginning() or self.log.first()
+        return Origin(
+            data=current,
+            table=saved,
             position=position,
             since=position,
             crc=0,
-            unknown=late.union(*(view.unknown for view in checkpoint.views)),
-            in_flight=checkpoint.latest.in_flight,
+            unknown=frozenset(),
+            in_flight=(),
             current=current,
             delimiter=delimiter,
             encoding=self._encoding,
-            new_base=EDITED,
+            new_base=NONE_LEFT,
             beginning=self._beginning(),
-            stale=stale,
         )
-
-    def _check_status_is_there(self, edited: Table) -> None:
-        """Refuse an edit that took the STATUS away: everything would be pending again, and be done again."""
-        status = COLUMNS["status"]
-        newest = self._newest_base()
-        if edited.index_of(status) is not None or newest is None:
-            return
-        try:
-            was_there = self.table_of(newest, self.backups.read(newest)).index_of(status) is not None
-        except (BackupError, InvalidCsv):
-            return
-        if was_there:
-            raise InvalidCsv(
-                f"{self.csv_path}: the column {status} is gone, which says what is done. "
-                "Put it back; with empty cells if everything is to be done again"
-            )
-
-    def _seen_until(self, edited: Table, checkpoint: Checkpoint) -> tuple[Position, int, frozenset[str]]:
-        """Return the place in the log that an edited CSV has seen.
-
-        And how many results for its rows come after it, and the keys of which it has not seen those before it either.
-        """
-        latest = checkpoint.latest.position
-        beginning = self._beginning() or self.log.first()
-        bases = list(self._tables_from(beginning, latest))
-        for position, _, first in bases:
-            if position < latest:
-                found = self._seen(edited, first, position, latest)
-                shown = found.position or position
-                late = self._unseen_late(edited, [base for base in bases if base[0] >= shown], beginning, latest)
-                return (shown, found.unseen, late) if found.unseen else (latest, 0, late)
-        # The earlier place: better to fold a result again than to skip one.
-        return checkpoint.views[0].position, 0, self._unseen_late(edited, bases, beginning, latest)
-
-    def _tables_from(self, beginning: Position, latest: Position) -> Iterator[tuple[Position, Backup, Table]]:
-        """Yield the bases between two places in the log, the oldest first; one that is damaged is left out."""
-        for base in reversed(list(filter(self.is_base, self.backups.all()))):
-            if base.position is not None and beginning <= base.position <= latest:
-                with suppress(BackupError, InvalidCsv):
-                    yield base.position, base, self.table_of(base, self.backups.read(base))
-
-    def _unseen_late(
-        self, edited: Table, bases: list[tuple[Position, Backup, Table]], beginning: Position, latest: Position
-    ) -> frozenset[str]:
-        """Return the keys whose rows came late, with their results folded in since the edited CSV was loaded.
-
-        They were folded in when a base with these rows was made. Whoever loaded the CSV before and adds the same rows
-        has them without results, all of which stand before what his CSV has seen.
-        """
-        late: set[str] = set()
-        keys = set(edited.keys())
-        for _, base, table in bases:
-            came = keys.intersection(base.unknown, table.keys())
-            if came:
-                late |= came - self._seen(edited, table, beginning, latest).keys
-        return frozenset(late)
-
-    def _seen(self, edited: Table, first: Table, start: Position, end: Position) -> Seen:
-        return seen(edited, first, self.log.read(start, end), guard_formulas=self.guard_formulas)
 
     def _valid_checkpoint(self, end: LogEnd) -> tuple[Checkpoint | None, str]:
         """Return the checkpoint when it can be believed, else None and why not."""
@@ -445,8 +526,14 @@ class Origins:
 
     def table_of(self, base: Backup, data: bytes) -> Table:
         """Return the table of a backup."""
-        key = self.log.key_column
-        return parse(data, source=base.path, key=key, delimiter=base.delimiter, encoding=base.encoding)
+        return parse(
+            data,
+            source=base.path,
+            key=self.log.key_column,
+            delimiter=base.delimiter,
+            encoding=base.encoding,
+            quotes_marks=base.quotes_marks,
+        )
 
     def current(self) -> bytes | None:
         try:
@@ -464,4 +551,12 @@ class Origins:
         return self._parse_as(data, self._delimiter or delimiter, None)
 
     def _parse_as(self, data: bytes, delimiter: str | None, encoding: str | None) -> Table:
-        return parse(data, source=self.csv_path, key=self.log.key_column, delimiter=delimiter, encoding=encoding)
+        newest = self._newest_base()
+        return parse(
+            data,
+            source=self.csv_path,
+            key=self.log.key_column,
+            delimiter=delimiter,
+            encoding=encoding,
+            quotes_marks=newest.quotes_marks if newest else True,
+        )

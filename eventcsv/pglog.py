@@ -23,7 +23,7 @@ from eventcsv.storage import Storage
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 PAGE_BYTES: Final = 4 << 20
 
@@ -120,6 +120,11 @@ class PgLog:
             self.server.call(_APPEND, (self._number_to_append_to(), event.id, line))
         except EventCsvError as error:
             raise self.failure(event, error) from error
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Append some events, one after the other; what is there already is not appended again."""
+        for event in events:
+            self.append(event)
 
     def append_claimed(self, event: Event, key: str, token: int) -> None:
         """Append an event of a PO that is claimed; a result ends the claim, in the same transaction.

@@ -15,6 +15,7 @@ from eventcsv.view import text_of
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from eventcsv.edits import Edit
     from eventcsv.folded import Folded
     from eventcsv.protocol import Log
     from eventcsv.scan import Damage
@@ -65,6 +66,9 @@ class Progress:
         torn: The lines in it, or behind it, that a crash had cut off.
         csv_written_at: When the CSV was last written, by whomever, ISO 8601 in UTC; None when it is gone.
         log_written_at: The same of the log; None without one.
+        trouble: Why the CSV is not kept current: it cannot be read, or was saved in a way that is not taken; or "".
+        trouble_since: When the CSV was saved like that, ISO 8601 in UTC.
+        last_edit: What the last save of the CSV did that was taken over, or None.
     """
 
     csv_path: str
@@ -83,6 +87,9 @@ class Progress:
     torn: tuple[Damage, ...]
     csv_written_at: str | None = None
     log_written_at: str | None = None
+    trouble: str = ""
+    trouble_since: str | None = None
+    last_edit: Edit | None = None
 
 
 def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:

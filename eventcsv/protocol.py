@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from eventcsv.event import Event, Kind
     from eventcsv.scan import Chunk, Position
@@ -45,6 +45,9 @@ class Log(Protocol):
             InvalidEvent: It cannot be a line of the log; nothing was written.
             AppendError: It could not be made durable, transient faults retried; the error carries the event.
         """
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Append some events in one go; see `append`."""
 
     def close(self) -> None:
         """Close what is open; the next call opens it again. Nothing is lost when this is never called."""

@@ -44,7 +44,11 @@ def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
         origins = compactor.origins
         log, storage = origins.log, origins.storage
         saved = compactor.publisher.load()
-        bases = [backup for backup in origins.backups.all() if origins.is_base(backup)]
+        identity = origins.identity()
+        # The first base of all is there for whoever saves a copy as old as it is, and gives way to a prune.
+        kept = origins.backups.kept(identity) if identity else set()
+        bases = list(filter(origins.is_base, origins.backups.all()))
+        bases = [base for base in bases if base.number in kept or base.log is None]
         oldest = min(bases, key=_position, default=None)
         needed = min([_position(base) for base in bases] + ([saved.since] if saved else []), default=log.first())
         segments = log.segments()
@@ -55,6 +59,7 @@ def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
             # What they are not needed for must not be taken back by a power cut once they are gone.
             storage.sync_directory(origins.backups.directory)
             storage.sync_directory(log.directory)  # the checkpoint
+            origins.backups.retain(identity)
             log.remove(unneeded)
     return PruneResult(
         log=log.place,

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from eventcsv import checkpoint as checkpoints
+from eventcsv.backup import AS_SAVED
 from eventcsv.checkpoint import Checkpoint, View
 from eventcsv.errors import BackupError, CorruptLog, InvalidCsv
 from eventcsv.log import CHECKPOINT_NAME
@@ -58,16 +59,36 @@ class Publisher:
             OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         origin, table, end = folded.origin, folded.table, folded.end
-        self._log.sync(origin.position, end.position)
+        start = origin.known.origin.position if origin.known else origin.position
+        self._log.sync(start, end.position)
         self._rely_on(self._log.directory, "segment", end.position.segment)
         untouched = origin.exact or (origin.encoding is None and table is origin.table)
-        data = origin.data if untouched else render(table)
+        data = origin.data if untouched and not origin.saved else render(table)
         encoding = origin.encoding if origin.exact else None
         unknown = tuple(sorted((origin.unknown - folded.late).union(folded.unknown)))
+        if origin.saved:
+            origin = self._taken_over(folded, data, unknown)
+            folded = replace(folded, crc=0)
         view = View(sha256(data).hexdigest(), end.position, folded.crc, unknown, folded.in_flight, encoding)
         base, kept = self._put_in_place(origin, data, view)
         self.origins.resident = (view.sha256, table)
         return data != origin.current, base, kept
+
+    def _taken_over(self, folded: Folded, data: bytes, unknown: tuple[str, ...]) -> Origin:
+        """Return the new base that a save becomes; the saved CSV is kept first, unless it is that, byte for byte."""
+        origin, copy = folded.origin, None
+        if origin.current is not None and data != origin.current:
+            copy = self._keep_replaced(origin.current, AS_SAVED)
+        return replace(
+            origin,
+            data=data,
+            table=folded.table,
+            position=folded.end.position,
+            since=folded.end.position,
+            unknown=frozenset(unknown),
+            in_flight=folded.in_flight,
+            edit=origin.edit and replace(origin.edit, copy=copy.name if copy else None),
+        )
 
     def _put_in_place(self, origin: Origin, data: bytes, view: View) -> tuple[Backup | None, Backup | None]:
         """Put `data` in the CSV's place unless it is there; return the base and the kept copy made on the way."""
@@ -88,7 +109,7 @@ class Publisher:
         self._write_temporary(data)
         met = tuple(sorted(origin.unknown))
         present = View(digest, origin.position, origin.crc, met, origin.in_flight, origin.encoding)
-        self._save((present, view), origin)
+        self._save((view,) if present.sha256 == view.sha256 else (present, view), origin)
         self._replace(origin)
         self._rely_on(self._directory, "CSV", view.sha256)
         if not origin.unknown.issubset(view.unknown):  # late ones are in now, and must not be folded once more
@@ -187,10 +208,13 @@ class Publisher:
             beginning=origin.beginning,
             delimiter=origin.delimiter,
             encoding=origin.encoding,
+            saved=origin.saved,
+            edit=origin.edit,
+            quotes_marks=origin.table.dialect.quotes_marks,
         )
 
-    def _keep_replaced(self, current: bytes | None) -> Backup | None:
-        """Keep the CSV that a rebuild is going to replace, unless a backup has the same bytes."""
+    def _keep_replaced(self, current: bytes | None, reason: str = "before a rebuild") -> Backup | None:
+        """Keep the CSV that is going to be replaced, unless a backup has the same bytes."""
         if current is None:
             return None
         digest = sha256(current).hexdigest()
@@ -204,7 +228,7 @@ class Publisher:
         except InvalidCsv:
             count = current.count(b"\n")  # it may be what the rebuild is to mend
         identity = self.origins.identity()
-        return self._backups.create(current, reason="before a rebuild", record_count=count, log=identity, position=None)
+        return self._backups.create(current, reason=reason, record_count=count, log=identity, position=None)
 
     def _write_temporary(self, data: bytes) -> None:
         self._storage.write_new(self._temporary, data, like=self._storage.stat(self._csv_path))

@@ -14,9 +14,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
-from eventcsv.backup import SESSION
+from eventcsv.backup import EDITED, SESSION
 from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, Status, utc_text
-from eventcsv.origin import EDITED
 from eventcsv.progress import work_of
 from eventcsv.scan import events
 from eventcsv.stories import Stories, Story
@@ -275,7 +274,7 @@ def collect(
         failures=failures,
         timeline=timeline_of(moments),
         stretches=_stretches(reading, copies),
-        copies=tuple(Copy(copy.created_at, copy.reason, copy.record_count, copy.name) for copy in copies),
+        copies=tuple(Copy(copy.created_at, _reason(copy), copy.record_count, copy.name) for copy in copies),
         session=session.session if session else "",
         edited=folded.origin.new_base == EDITED,
         behind=folded.events,
@@ -283,6 +282,14 @@ def collect(
         damage=tuple(item for item in damage if not item.torn),
         torn=(*(item for item in damage if item.torn), *tail),
     )
+
+
+def _reason(copy: Backup) -> str:
+    edit = copy.edit
+    if edit is None:
+        return copy.reason
+    counts = f"{edit.cells:,} cells, {len(edit.added):,} rows added, {len(edit.removed):,} removed"
+    return f"{copy.reason}: {counts}; {edit.stale:,} rows older than their results kept them"
 
 
 def shown_text(text: str, *, unmasked: bool = False) -> str:
@@ -344,7 +351,7 @@ def _pos(
                 in_flight=key in flying,
                 groups=(),
                 events=tuple(_shown_event(event, shown, unmasked=unmasked) for event in story.events),
-                earlier=story.started + story.results - len(story.events),
+                earlier=story.started + story.results + story.edits - len(story.events),
             )
         )
     return tuple(pos)

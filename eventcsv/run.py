@@ -13,8 +13,9 @@ import polars as pl
 from eventcsv import masking
 from eventcsv.claiming import Refusal, owner_of
 from eventcsv.errors import AppendError, ClaimLost, EventCsvError, InvalidEvent, ServerError
-from eventcsv.event import COLUMNS, FAILED, Kind, Status, check_key
+from eventcsv.event import BLANKS, COLUMNS, FAILED, Kind, Status, check_key, column_id
 from eventcsv.progress import work_of
+from eventcsv.scan import events
 from eventcsv.worker import Outcome, Recorder, Task
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from eventcsv.claims import Claims
     from eventcsv.compactor import Compactor
+    from eventcsv.edits import Edit
     from eventcsv.event import Event
     from eventcsv.folded import Folded
     from eventcsv.scan import Position
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _MOST_UNRECORDED: Final = 10
 _LOOK_AGAIN_S: Final = 0.5
+_STATUS: Final = column_id(COLUMNS["status"])
 
 
 class Job(Recorder, Protocol):
@@ -64,6 +67,8 @@ class RunResult:
         lost_workers: How many workers died or were stopped in the middle of a PO.
         stopped: What stopped the run early, a signal or that nothing could be recorded, or None.
         duration_s: How long it took, in seconds.
+        edits: What the saves of the CSV did that were taken over since the session began.
+        again: POs that this run had finished and worked on again, since somebody set their STATUS back.
     """
 
     processed: int
@@ -77,6 +82,8 @@ class RunResult:
     lost_workers: int
     stopped: str | None
     duration_s: float
+    edits: tuple[Edit, ...] = ()
+    again: tuple[str, ...] = ()
 
 
 class Run:
@@ -115,6 +122,10 @@ class Run:
         self._view_changed = view_changed
         self._done = done
         self._met: set[str] = set()
+        self._finished: set[str] = set()
+        self._again: dict[str, None] = {}
+        self._reset_at: dict[str, Position] = {}
+        self._edits_seen: Position | None = None
         self._exhausted = False
         self._by_status: Counter[str] = Counter()
         self._failed: list[Outcome] = []
@@ -142,12 +153,31 @@ class Run:
         self._view_changed.clear()
         folded = self._compactor.peek()
         pending = work_of(folded.table, self._done).filter(~pl.col("done"))
+        self._take_up_again(folded.end.position, set(pending.get_column("key")))
         self._rows, self._names = folded.table.rows_as_text(), folded.table.names
         for key in pending.get_column("key"):
             if key not in self._met and not _is_key(key):
                 self._refuse(key)
         self.todo = deque(item for item in pending.select("key", "row").iter_rows() if item[0] not in self._met)
         return folded
+
+    def _take_up_again(self, end: Position, pending: set[str]) -> None:
+        """Let POs be worked on again whose STATUS somebody has set back after this run had finished them."""
+        start, self._edits_seen = self._edits_seen, end
+        if start is None or start == end:
+            return
+        for chunk in self._compactor.origins.log.read(start, end):
+            if b'"kind":"edit"' not in chunk.raw:
+                continue
+            for event in events(chunk)[0]:
+                key = event.key.strip(BLANKS)
+                is_reset = event.kind == Kind.EDIT and any(column_id(name) == _STATUS for name in event.cells)
+                if is_reset and key in self._finished and key in pending:
+                    self._finished.discard(key)
+                    self._met.discard(key)
+                    self._again[key] = None
+                    self._reset_at[key] = end
+                    masking.get_logger().info("po.again", key=key)
 
     def _refuse(self, key: str) -> None:
         self._met.add(key)
@@ -177,7 +207,7 @@ class Run:
         while self.todo and self.todo[0][0] not in self._tokens:
             key, _ = self.todo[0]
             try:
-                found = claims.claim(key)
+                found = claims.claim(key, seen=self._reset_at.get(key))
             except EventCsvError as error:  # the server is away; what is in flight goes on
                 masking.get_logger().warning("claims.not_made", error=str(error))
                 found = Refusal.HELD
@@ -262,6 +292,7 @@ class Run:
                 self.hopeless = f"itself, as nothing could be recorded {_MOST_UNRECORDED} times in a row"
             return
         self._unrecorded_in_a_row = 0
+        self._finished.add(outcome.key)
         self._by_status[outcome.status] += 1
         if outcome.status in FAILED:
             self._failed.append(outcome)
@@ -290,7 +321,9 @@ class Run:
         """Return the last event of a PO that is ours, as far as it can be read."""
         last = None
         try:
-            for event in self._job.history(task.key, since=self._start):
+            for event in self._job.history(task.key, since=self._reset_at.get(task.key, self._start)):
+                if event.kind == Kind.EDIT:
+                    continue
                 if task.token is None or event.id.startswith(f"{self._writer}-"):  # others have ids of other hosts
                     last = event
         except ServerError:
@@ -299,7 +332,7 @@ class Run:
             return None  # the server will tell: after a result the claim is over
         return last
 
-    def result(self, *, stopped: str | None, duration_s: float) -> RunResult:
+    def result(self, *, stopped: str | None, edits: tuple[Edit, ...], duration_s: float) -> RunResult:
         """Return what was done."""
         return RunResult(
             processed=self._by_status.total(),
@@ -313,6 +346,8 @@ class Run:
             lost_workers=self._lost_workers,
             stopped=stopped,
             duration_s=duration_s,
+            edits=edits,
+            again=tuple(self._again),
         )
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from eventcsv.backup import Backup
     from eventcsv.compactor import Compactor, CompactResult
+    from eventcsv.edits import Edit
     from eventcsv.event import InFlight
     from eventcsv.run import Job
     from eventcsv.scan import Damage
@@ -52,6 +53,7 @@ class Session:
         lock: Keeps other sessions away.
         session_id: Its name, in backups and log output; by default something random.
         refresh_s: How far the CSV may be behind the log, in seconds.
+        accept_edit: Whether what was saved before is taken over even if it does away with many results.
 
     Attributes:
         id: Its name.
@@ -59,6 +61,7 @@ class Session:
         ended: What the compaction at the end did, or None.
         interrupted: The POs that were in flight when an earlier run died.
         damage: What was found damaged in the log so far.
+        edits: What the saves did that were taken over so far.
         stop: Asks the present run to finish what is in flight and to return; None when none is on.
     """
 
@@ -70,6 +73,7 @@ class Session:
         *,
         session_id: str | None = None,
         refresh_s: float = 1.0,
+        accept_edit: bool = False,
     ) -> None:
         if session_id is not None and not _SESSION_ID.fullmatch(session_id):
             raise ValueError(f"session_id: has to be 1 to 64 of 0-9, A-Z, a-z and -, not {session_id!r}")
@@ -81,6 +85,8 @@ class Session:
         self.id = session_id or self._writer
         self.interrupted: tuple[InFlight, ...] = ()
         self.damage: list[Damage] = []
+        self.edits: list[Edit] = []
+        self._accept_edit = accept_edit
         self.ended: CompactResult | None = None
         self.stop: Stop | None = None
         self._job = job
@@ -101,8 +107,8 @@ class Session:
         with ExitStack() as stack:
             stack.enter_context(self._lock.held(self.id))
             stack.enter_context(terminable())
-            self.begun = self._compactor.begin(self.id)
-            self.damage += self.begun.damage
+            self.begun = self._compactor.begin(self.id, accept_edit=self._accept_edit)
+            self._take_note(self.begun)
             self.interrupted = self.begun.in_flight
             self._job.new_segment()
             self._job.record_as(f"{self._writer}-00")
@@ -140,7 +146,7 @@ class Session:
             self._end.set()
             try:
                 self.ended = self._compactor.compact()
-                self.damage += self.ended.damage
+                self._take_note(self.ended)
             except (EventCsvError, OSError) as trouble:
                 if kind is None:
                     raise
@@ -149,9 +155,14 @@ class Session:
             "session.ended", session=self.id, csv=self._job.csv_path, error=None if kind is None else kind.__name__
         )
 
+    def _take_note(self, result: CompactResult) -> None:
+        self.damage += result.damage
+        if result.edit:
+            self.edits.append(result.edit)
+
     def _keep_current(self) -> None:
         def on_result(result: CompactResult) -> None:
-            self.damage += result.damage
+            self._take_note(result)
             if result.edited or result.rebuilt:
                 self._view_changed.set()
 
@@ -254,7 +265,11 @@ class Session:
             finally:
                 self.stop = None
                 run.close()
-        return run.result(stopped=stop.reason or run.hopeless or None, duration_s=time.perf_counter() - clock)
+        return run.result(
+            stopped=stop.reason or run.hopeless or None,
+            edits=tuple(self.edits),
+            duration_s=time.perf_counter() - clock,
+        )
 
 
 def check_callable(process: Process) -> None:

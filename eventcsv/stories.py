@@ -30,6 +30,7 @@ class Story:
     results: int = 0
     unannounced: int = 0
     interrupted: int = 0
+    edits: int = 0
     took_s: float | None = None
     begun: tuple[datetime | None, int] | None = None
     patterns: dict[str, None] = field(default_factory=dict)
@@ -72,12 +73,15 @@ class Stories:
 
     def add(self, segment: int, event: Event) -> None:
         """Take note of one event; one that a retry appended again counts once."""
-        if event.kind not in {Kind.STARTED, Kind.RESULT} or event.id in self._ids:
+        if event.kind not in {Kind.STARTED, Kind.RESULT, Kind.EDIT} or event.id in self._ids:
             return
         self._ids.add(event.id)
         key = event.key.strip(BLANKS)
         story = self.stories.setdefault(key, Story())
         story.events.append(event)
+        if event.kind == Kind.EDIT:
+            story.edits += 1
+            return
         part = self.parts.setdefault(segment, Part())
         part.first_at = part.first_at or event.ts
         part.last_at = event.ts

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eventcsv.backup import Backup
     from eventcsv.compactor import CompactResult
     from eventcsv.copier import CopyResult
+    from eventcsv.edits import Edit
     from eventcsv.event import Event, InFlight
     from eventcsv.export import ExportResult
     from eventcsv.intake import ImportResult
@@ -45,11 +46,8 @@ def compaction_lines(result: CompactResult) -> Iterator[str]:
     yield _line("folded", f"{result.events:,} {plural('event', result.events)}, up to {place}")
     if result.rebuilt:
         yield _line("rebuilt", result.rebuilt)
-    if result.edited:
-        yield _line("edited", "the CSV was edited since the last time; the edits were kept, and a copy as a backup")
-    if result.stale:
-        count = f"{result.stale:,} {plural('event', result.stale)}"
-        yield _line("", f"{count} that the edited version did not show were folded again: an editor does not reload")
+    if result.edit:
+        yield from edit_lines(result.edit)
     if result.added_columns:
         yield _line("added", f"{plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
     yield from _log_lines(result)
@@ -119,11 +117,58 @@ def summary(result: CompactResult) -> str:
     parts = [f"+{result.events:,} {plural('event', result.events)}"]
     parts += [f"{len(result.damage)} damaged"] * bool(result.damage)
     parts += [f"for keys in no row: {few(list(result.unknown))}"] * bool(result.unknown)
-    parts += ["edits kept"] * result.edited
-    parts += [f"{result.stale:,} folded again, not in the edited version"] * bool(result.stale)
+    parts += [edit_line(result.edit)] if result.edit else []
     parts += [f"rebuilt: {result.rebuilt}"] * bool(result.rebuilt)
     parts += [f"added {', '.join(result.added_columns)}"] * bool(result.added_columns)
     return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}  |  {_statuses(result.by_status)}"
+
+
+def edit_line(edit: Edit) -> str:
+    """Say in one line what a save of the CSV did."""
+    parts = [f"{edit.cells:,} {plural('cell', edit.cells)}"] * bool(edit.cells)
+    if edit.rewritten:
+        parts[-1] += f" ({edit.rewritten:,} of them only rewritten by a program)"
+    parts += [
+        f"{len(keys):,} {plural(noun, len(keys))} {what}"
+        for noun, what, keys in (
+            ("row", "added", edit.added),
+            ("row", "removed", edit.removed),
+            ("row", "younger than what was saved stayed", edit.younger),
+            ("column", "added", edit.new_columns),
+            ("column", "removed", edit.gone_columns),
+        )
+        if keys
+    ]
+    told = [", ".join(parts) or "nothing that counts was changed"]
+    if edit.stale:
+        were = "row was older than its results" if edit.stale == 1 else "rows were older than their results"
+        told.append(f"{edit.stale:,} {were} and kept them")
+    if edit.doubtful:
+        told.append(f"{edit.doubtful:,} of them are older than the oldest backup: nobody can tell what was typed there")
+    if edit.returned:
+        told.append(f"{plural('column', len(edit.returned))} of results came back: {few(list(edit.returned))}")
+    if edit.delimiter:
+        told.append(f"separated by {edit.delimiter!r}, written as before")
+    if edit.copy:
+        told.append(f"as it was saved: {edit.copy}")
+    return f"{_clock(edit.saved_at)} a save was taken over: {'; '.join(told)}"
+
+
+def edit_lines(edit: Edit) -> Iterator[str]:
+    """Say what a save of the CSV did, and which results it met."""
+    yield _line("edited", edit_line(edit))
+    for met in edit.met[:SHOWN]:
+        yield _line("", f"{met.key} {met.column}: {met.typed!r} was typed over the result {met.result!r}")
+    if len(edit.met) > SHOWN:
+        yield _line("", f"and {len(edit.met) - SHOWN:,} more results were typed over; --json lists them")
+
+
+def _clock(moment: str) -> str:
+    """Return the time of day of a moment, here."""
+    try:
+        return datetime.fromisoformat(moment).astimezone().strftime("%H:%M")
+    except ValueError:
+        return moment
 
 
 def event_lines(event: Event) -> Iterator[str]:
@@ -142,6 +187,10 @@ def progress_lines(progress: Progress) -> Iterator[str]:
     yield _line("by status", _statuses(progress.by_status))
     yield _line("rate", rate_of(progress))
     yield _line("session", _session(progress))
+    if progress.trouble:
+        yield _line("CSV", trouble_of(progress))
+    if progress.last_edit:
+        yield from edit_lines(progress.last_edit)
     if progress.in_flight:
         yield _line("in flight", _flights(progress, SHOWN))
     if progress.failures:
@@ -199,7 +248,16 @@ def progress_line(progress: Progress) -> str:
     parts = [done_of(progress), rate_of(progress)]
     parts += [f"{len(progress.failures):,} failed"] * bool(progress.failures)
     parts += [f"{len(progress.damage):,} damaged"] * bool(progress.damage)
+    parts += [trouble_of(progress)] * bool(progress.trouble)
     return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}"
+
+
+def trouble_of(progress: Progress) -> str:
+    """Say why the CSV is not kept current, and since when, or ""."""
+    if not progress.trouble:
+        return ""
+    since = f" since {_clock(progress.trouble_since)}" if progress.trouble_since else ""
+    return f"not kept current{since}: {masked(progress.trouble)}. All of this is counted from the log"
 
 
 def done_of(progress: Progress) -> str:
@@ -278,6 +336,11 @@ def run_lines(
         yield _line("", "every result is safe in the log: mend it, and run eventcsv compact")
     if result.elsewhere:
         yield _line("elsewhere", f"{result.elsewhere:,} finished or taken over by other hosts meanwhile")
+    for edit in result.edits:
+        yield from edit_lines(edit)
+    if result.again:
+        keys = few(list(result.again))
+        yield _line("again", f"{len(result.again):,} set back by hand after this run had done them: {keys}")
     yield from _left_over_lines(result)
     yield from _failed_lines(result)
     if result.by_status.get(Status.NO_ATTACHMENTS) and Status.NO_ATTACHMENTS not in {word.upper() for word in done}:

@@ -180,11 +180,16 @@ class _Verification:
             self.view = "not compared: the backup that it grew from is not usable"
         elif view is None:
             self.view = "edited since the last compaction, " + self._difference(current, replayed)
+            if (trouble := self._compactor.peek().trouble) and trouble not in self._troubles():
+                self._find(self._origins.csv_path, trouble.removeprefix(f"{self._origins.csv_path}: "))
         elif render(replayed) == current or view.encoding:
             self.view = "what a replay gives, byte for byte"
         else:
             self.view = "not what a replay gives: " + self._difference(current, replayed)
             self._find(self._origins.csv_path, f"{self.view}. eventcsv replay rebuilds it")
+
+    def _troubles(self) -> set[str]:
+        return {finding.problem for finding in self.findings}
 
     def _check_readable(self, current: bytes | None) -> None:
         try:

@@ -41,6 +41,8 @@ class Dialect:
         ends_in_newline: Whether the last row has one too.
         has_bom: Whether the file starts with the UTF-8 byte order mark, by which Excel knows UTF-8.
         quotes_all: Whether cells are quoted, needed or not, as all of the header's are.
+        quotes_marks: Whether texts that eventcsv writes are quoted for any of ; , TAB | in them, too: a spreadsheet
+            whose dialog splits at several of them leaves them whole then. A job that began without goes on without.
     """
 
     delimiter: str = DEFAULT_DELIMITER
@@ -48,6 +50,7 @@ class Dialect:
     ends_in_newline: bool = True
     has_bom: bool = False
     quotes_all: bool = False
+    quotes_marks: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ def raw_of(text: pl.Expr, dialect: Dialect) -> pl.Expr:
 
 def _special(dialect: Dialect) -> str:
     """Return a pattern of what a cell has to be quoted for."""
-    return f'[{re.escape(dialect.delimiter)}"\r\n]'
+    marks = "".join(_DELIMITERS) if dialect.quotes_marks else ""
+    return f'[{re.escape(dialect.delimiter)}{re.escape(marks)}"\r\n]'
 
 
 def cell_text(raw: str) -> str:
@@ -125,7 +129,8 @@ def cell_text(raw: str) -> str:
     return raw[1:-1].replace('""', '"') if raw.startswith('"') else raw
 
 
-def _cell_raw(text: str, dialect: Dialect) -> str:
+def raw_text(text: str, dialect: Dialect) -> str:
+    """Return the raw cell of one text."""
     if dialect.quotes_all or re.search(_special(dialect), text):
         return '"' + text.replace('"', '""') + '"'
     return text
@@ -157,7 +162,7 @@ def with_columns_added(table: Table, names: Sequence[str]) -> Table:
     added = [pl.lit(empty, pl.String).alias(str(start + index)) for index in range(len(names))]
     return table.with_cells(
         table.rows.with_columns(added),
-        header=(*table.header, *(_cell_raw(name, table.dialect) for name in names)),
+        header=(*table.header, *(raw_text(name, table.dialect) for name in names)),
         names=(*table.names, *names),
     )
 
@@ -165,7 +170,15 @@ def with_columns_added(table: Table, names: Sequence[str]) -> Table:
 # --- read --------------------------------------------------------------------------------------------------------
 
 
-def parse(data: bytes, *, source: str, key: str, delimiter: str | None = None, encoding: str | None = None) -> Table:
+def parse(
+    data: bytes,
+    *,
+    source: str,
+    key: str,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    quotes_marks: bool = False,
+) -> Table:
     """Read a CSV strictly.
 
     Args:
@@ -176,6 +189,7 @@ def parse(data: bytes, *, source: str, key: str, delimiter: str | None = None, e
         encoding: What the file is encoded in, as Python names it; by default UTF-8, with or without a byte order mark.
             A file in another encoding becomes a table whose dialect is UTF-8 with a byte order mark, which spreadsheets
             recognize.
+        quotes_marks: How texts are going to be written, see `Dialect`; it makes no difference to reading.
 
     Raises:
         InvalidCsv: It cannot be read without guessing; the error names the line and the reason.
@@ -186,7 +200,7 @@ def parse(data: bytes, *, source: str, key: str, delimiter: str | None = None, e
     if not text or text.isspace():
         raise InvalidCsv(f"{source}: is empty. The first line has to name the columns, {key} among them")
     header, names, start, head = _header(text, source, key, delimiter)
-    dialect = replace(head, has_bom=has_bom, ends_in_newline=not text or text[-1] in "\r\n")
+    dialect = replace(head, has_bom=has_bom, ends_in_newline=not text or text[-1] in "\r\n", quotes_marks=quotes_marks)
     key_index = [column_id(name) for name in names].index(column_id(key))
     rows = _fast(bytes(utf8[len(text[:start].encode()) :]), dialect, len(header))
     if rows is None:
@@ -307,27 +321,43 @@ def _fast(data: bytes, dialect: Dialect, width: int) -> pl.DataFrame | None:
     if texts is None:
         return None
     has_quotes = b'"' in data
-    marked: list[str] = []
-    if has_quotes or b"\r" in data:
-        special = texts.select(pl.all().str.contains(_special(dialect)).any()).row(0)
-        marked = [column for column, is_marked in zip(columns, special, strict=True) if is_marked]
+    plain = replace(dialect, quotes_marks=False)
+    marked = _holding(_special(plain), texts) if has_quotes or b"\r" in data else []
     if _has_lone_return(texts.select(marked), data):
         return None
-    for quotes_all in (False, True) if has_quotes else (False,):
-        cells = pl.all() if quotes_all else pl.col(marked)
-        rows = texts.with_columns(raw_of(cells, replace(dialect, quotes_all=quotes_all)))
+    for cells, how in ((pl.col(marked), plain), (pl.all(), replace(plain, quotes_all=True))):
+        rows = texts.with_columns(raw_of(cells, how))
         if _gives_again(rows, dialect, data):
             return rows
-    return None
+        if not has_quotes:
+            return None
+    return _cut_at_delimiters(data, dialect, texts)
 
 
-def _texts(data: bytes, dialect: Dialect, columns: Sequence[str]) -> pl.DataFrame | None:
+def _holding(pattern: str, texts: pl.DataFrame) -> list[str]:
+    """Return the columns in which a text holds a pattern."""
+    found = texts.select(pl.all().str.contains(pattern).any()).row(0)
+    return [column for column, is_found in zip(texts.columns, found, strict=True) if is_found]
+
+
+def _cut_at_delimiters(data: bytes, dialect: Dialect, texts: pl.DataFrame) -> pl.DataFrame | None:
+    """Read rows in which some cells are quoted without need, or return None when a delimiter stands within quotes."""
+    rows = _texts(data, dialect, texts.columns, quote_char=None)
+    if rows is None or rows.height != texts.height or not rows.select(text_of(pl.all())).equals(texts):
+        return None
+    return rows if _gives_again(rows, dialect, data) else None
+
+
+def _texts(
+    data: bytes, dialect: Dialect, columns: Sequence[str], *, quote_char: str | None = '"'
+) -> pl.DataFrame | None:
     """Return the text of all cells as Polars reads them, or None when it does not."""
     try:
         return pl.read_csv(
             data,
             has_header=False,
             separator=dialect.delimiter,
+            quote_char=quote_char,
             schema=dict.fromkeys(columns, pl.String),
             empty_string_is_null=False,
             missing_columns="raise",

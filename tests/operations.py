@@ -18,8 +18,7 @@ from conftest import read_csv
 from faults import Killed, Recording, with_storage
 
 from eventcsv import EventCsv
-from eventcsv.backup import KEPT, SESSION
-from eventcsv.origin import EDITED
+from eventcsv.backup import EDITED, KEPT, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

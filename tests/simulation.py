@@ -25,8 +25,8 @@ from faults import Killed, with_storage
 from simulated import Machine, Odds, Process, Violation, running_on
 
 from eventcsv import EventCsv, EventCsvError, InvalidCsv, LockTimeout, SessionActive
+from eventcsv.backup import EDITED
 from eventcsv.errors import BackupError
-from eventcsv.origin import EDITED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -198,7 +198,7 @@ def text_of(raw: str) -> str:
 
 
 def raw_of(text: str, shape: Shape) -> str:
-    if shape.quotes_all or any(mark in text for mark in (shape.delimiter, '"', "\r", "\n")):
+    if shape.quotes_all or any(mark in text for mark in (*";,\t|", shape.delimiter, '"', "\r", "\n")):
         return '"' + text.replace('"', '""') + '"'
     return text
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventcsv import Event, EventCsv, InvalidCsv, Status
+from eventcsv.backup import EDITED
 from eventcsv.event import DONE, InFlight, Kind, decode, encode, sealed, utc_text
-from eventcsv.origin import EDITED
 from eventcsv.progress import Progress, measure
 
 if TYPE_CHECKING:
@@ -486,7 +486,7 @@ def test_looks_during_compactions_elsewhere_never_fail_and_never_claim_an_edit(t
         assert done <= found.done
         done = found.done
         folded = job._compactor.peek()
-        assert (EDITED != folded.origin.new_base, 0) == (True, folded.origin.stale)
+        assert (EDITED != folded.origin.new_base, None) == (True, folded.origin.edit)
         looks += 1
     stop.set()
     theirs.join(60)

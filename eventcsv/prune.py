@@ -42,6 +42,8 @@ def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
     """Remove what no kept backup needs; see `EventCsv.prune`."""
     with compactor.alone(dry_run=dry_run):
         origins = compactor.origins
+        if not dry_run:
+            origins.backups.clear_interrupted()
         log, storage = origins.log, origins.storage
         saved = compactor.publisher.load()
         identity = origins.identity()

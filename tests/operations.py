@@ -18,7 +18,7 @@ from conftest import read_csv
 from faults import Killed, Recording, with_storage
 
 from eventcsv import EventCsv
-from eventcsv.backup import EDITED, KEPT, SESSION
+from eventcsv.backup import EDITED, FIRST, KEPT, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -185,9 +185,9 @@ def whole_session(job: EventCsv) -> None:
 
 
 def keeps_enough_backups(job: EventCsv) -> bool:
-    """Tell whether there are the newest KEPT of sessions that could be verified, and the one that was asked for."""
-    kept = [backup for backup in job.backups() if job._compactor._backups.read(backup)]
-    return [SESSION] * KEPT == [backup.reason for backup in kept[:-1]] and kept[-1].reason == "asked for"
+    """Tell whether there are the newest KEPT of sessions that could be verified, the first, and one that was asked for."""
+    kept = [backup.reason for backup in job.backups() if job._compactor._backups.read(backup)]
+    return [*[SESSION] * KEPT, "asked for"] == [reason for reason in kept if reason != FIRST]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ OPERATIONS: Final = (
         long_job,
         lambda job: job.restore(first_backup(job)),
         lambda job: ["backup", "restore", first_backup(job)],
-        statuses=("COMPLETED", "COMPLETED", ""),
+        statuses=("COMPLETED", "COMPLETED", "EDITED"),
     ),
     Operation(
         "restore: no replay",

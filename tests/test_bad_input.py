@@ -157,6 +157,8 @@ def test_a_bad_edit_is_refused_and_its_mending_accepted(tmp_path: Path, data: by
     path.write_bytes(data)
 
     message = refused(tmp_path, InvalidCsv, job.compact)
+    if "has no column" in message:  # it had one, so what is advised is not to look for another one
+        parts = tuple("name it back" if part.startswith("--") else part for part in parts)
     assert_says(message, str(path), *parts)
 
     path.write_bytes(mended)

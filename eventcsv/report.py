@@ -289,7 +289,7 @@ def _reason(copy: Backup) -> str:
     if edit is None:
         return copy.reason
     counts = f"{edit.cells:,} cells, {len(edit.added):,} rows added, {len(edit.removed):,} removed"
-    return f"{copy.reason}: {counts}; {edit.stale:,} rows older than their results kept them"
+    return f"{copy.reason} ({counts}; {edit.stale:,} rows older than their results kept them)"
 
 
 def shown_text(text: str, *, unmasked: bool = False) -> str:

@@ -185,7 +185,7 @@ def whole_session(job: EventCsv) -> None:
 
 
 def keeps_enough_backups(job: EventCsv) -> bool:
-    """Tell whether there are the newest KEPT of sessions that could be verified, the first, and one that was asked for."""
+    """Tell whether there are the newest KEPT of sessions that could be verified, and the one that was asked for."""
     kept = [backup.reason for backup in job.backups() if job._compactor._backups.read(backup)]
     return [*[SESSION] * KEPT, "asked for"] == [reason for reason in kept if reason != FIRST]
 

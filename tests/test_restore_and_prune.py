@@ -596,7 +596,7 @@ def test_a_backup_that_cannot_be_removed_is_no_failed_compaction(job: EventCsv, 
         storage = Refusing(errno.EIO, lambda _, step, args: step == "unlink" and "backup" in str(args[0]))
         with_storage(EventCsv(csv_path), storage).compact()
     reasons = Counter(backup.reason for backup in job.backups())
-    assert reasons["the CSV was edited"] > KEPT
+    assert reasons["the CSV was edited"] >= KEPT
     edit(job, "PO3;", "PO3;z")
     job.compact()
     reasons = Counter(backup.reason for backup in job.backups())

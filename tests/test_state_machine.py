@@ -255,26 +255,6 @@ class OneJob(RuleBasedStateMachine):
         """Go on in a new process, as far as memory is concerned."""
         self.job = EventCsv(self.path, durability="process")
 
-    @precondition(lambda self: not self.lost)  # without a checkpoint an edit is kept aside, see test_compactor
-    @rule(at=st.integers(0, 5), data=st.data())
-    def edit(self, at: int, data: st.DataObject) -> None:
-        """Change the CSV as an operator does: a cell, a row more, a row less, another order."""
-        rows = read_csv(self.path)
-        change = data.draw(st.sampled_from(["cell", "add", "remove", "reverse"]))
-        if change == "cell":
-            rows[at % len(rows)]["note"] += "edited"
-        elif change == "add":
-            rows.append(dict.fromkeys(rows[0], "") | {"PO_NUMBER": KEYS[at % len(KEYS)]})
-        elif change == "remove" and len(rows) > 1:
-            del rows[at % len(rows)]
-        else:
-            rows.reverse()
-        before = self.path.read_bytes()
-        self.write(rows)
-        if before != self.path.read_bytes():
-            self.rows = rows
-            self.unadopted = self.base is not None and self.view != self.path.read_bytes()
-
     @precondition(lambda self: self.base is not None and not self.unadopted)
     @rule()
     def lose_the_checkpoint(self) -> None:

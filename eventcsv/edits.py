@@ -11,7 +11,7 @@ import polars as pl
 from eventcsv.ahead import Ahead
 from eventcsv.bulk import SET
 from eventcsv.event import BLANKS, COLUMNS, Kind, column_id
-from eventcsv.fold import SETTING, guarded_text, spellings, unguarded_id
+from eventcsv.fold import SETTING, guarded, guarded_text, spellings, unguarded_id
 from eventcsv.merge import BASE, Difference, Met, Past
 from eventcsv.respelling import is_lossy, lossy_forms
 
@@ -128,7 +128,7 @@ class _Reading:
         self._save = save
         self._guard_formulas = guard_formulas
         self._parts: list[pl.DataFrame] = []
-        self._set_by_results: set[str] = set()
+        self._set_by_results: dict[str, str] = {}
         self._with_results: set[str] = set()
         self._done: set[str] = set()
 
@@ -148,9 +148,11 @@ class _Reading:
         )
         results = lines.filter(pl.col("kind") == Kind.RESULT.value)
         names = [column.removeprefix(SET) for column in frame.columns if column.startswith(SET)]
-        self._set_by_results |= {
-            unguarded_id(name) for name in names if results.get_column(SET + name).null_count() < results.height
-        }
+        for name in names:
+            if column_id(name) and results.get_column(SET + name).null_count() < results.height:
+                spelled = name.strip(BLANKS)
+                spelled = guarded(spelled) if self._guard_formulas else spelled
+                self._set_by_results.setdefault(unguarded_id(name), spelled)
         self._with_results.update(results.get_column("key").unique())
         if self.keys is not None:
             lines = lines.filter(pl.col("key").is_in(self.keys))
@@ -180,7 +182,7 @@ class _Reading:
     def known(self, first: Table, *, is_whole: bool) -> Known:
         none = pl.DataFrame(schema={"key": pl.String, "nth": pl.Int64, "kind": pl.String})
         lines = pl.concat([none, *self._parts], how="diagonal")
-        past = Past(first, lines, frozenset(self._set_by_results), is_whole)
+        past = Past(first, lines, self._set_by_results, is_whole)
         return Known(past, frozenset(self._with_results), frozenset(self._done))
 
 

@@ -25,7 +25,7 @@ from eventcsv.respelling import alike
 from eventcsv.view import Table, raw_of, raw_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 BASE: Final = "base"
 """The kind of a line of `Past` that tells what a row was in a base."""
@@ -59,13 +59,13 @@ class Past:
         lines: What came after, in order: results, edits, and what later bases tell of rows that the first one lacks
             (`BASE`). The columns are `key`, `nth` (the place among the rows of that key; null for all of them), `kind`,
             and one for each column that is set, called `set` and its `unguarded_id`.
-        set_by_results: The `unguarded_id` of each column that results set.
+        set_by_results: The columns that results set, by `unguarded_id`, as the log first spells them.
         is_whole: Whether this begins where the job did.
     """
 
     first: Table
     lines: pl.DataFrame
-    set_by_results: frozenset[str]
+    set_by_results: Mapping[str, str]
     is_whole: bool
 
 
@@ -191,6 +191,7 @@ def merge(found: Difference, past: Past, *, kept: pl.DataFrame, done: Collection
     lost = [_Column(found.current.names[index], None, index) for index in found.lost_columns()]
     returned = [column for column in lost if column.ident in past.set_by_results]
     columns += returned
+    columns += list(_new_to_all(found, past, {column.ident for column in columns}))
     items = found.rows.filter(found.differs)
     cells = _decided(_judged(_cells(found, columns, items), items, found, columns, past), past, columns, done)
     new = pl.col("twin").is_null()
@@ -212,6 +213,14 @@ def merge(found: Difference, past: Past, *, kept: pl.DataFrame, done: Collection
         late=tuple(cells.filter(new & pl.col("stays")).get_column("key").unique(maintain_order=True)),
         returned=tuple(column.name for column in returned),
     )
+
+
+def _new_to_all(found: Difference, past: Past, known: Collection[str]) -> Iterator[_Column]:
+    """Yield the columns that no CSV has yet, and that results of new rows set."""
+    late = past.lines.filter((pl.col("kind") == Kind.RESULT.value) & pl.col("key").is_in(found.new_keys()))
+    for ident, name in past.set_by_results.items():
+        if ident and ident not in known and late.height and late.get_column(SET + ident).null_count() < late.height:
+            yield _Column(name, None, None)
 
 
 def _cells(found: Difference, columns: Sequence[_Column], items: pl.DataFrame) -> pl.DataFrame:

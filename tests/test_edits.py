@@ -178,9 +178,8 @@ def test_without_its_rules_the_merge_is_wrong(monkeypatch: pytest.MonkeyPatch, c
 
     one = ("emit", "PO1", {"STATUS": "COMPLETED", "FOUND": "1", "SUPPLIER": "A"})
     two = ("emit", "PO2", {"STATUS": "COMPLETED", "FOUND": "2", "SUPPLIER": "F"})
-    again = ("emit", "PO1", {"STATUS": "PARTIAL", "FOUND": "2", "SUPPLIER": "F"})
-    typed = [("PO1", "Comment", "seen"), ("PO1", "FOUND", "TYPED 3")]
-    tie = [one, ("compact",), ("save", 2, typed), again, ("save", 2, typed[:1])]
+    halfway = {"STATUS": "COMPLETED", "SUPPLIER": "TYPED 2", "LAST_PROCESSED": "TYPED 1"}
+    tie = [one, ("compact",), ("save", 1, [("PO1", name, text) for name, text in halfway.items()])]
     as_recorded = [("PO1", "STATUS", "COMPLETED"), ("PO1", "FOUND", "1"), ("PO1", "SUPPLIER", "A")]
     stamp = [one, ("compact",), ("save", 1, as_recorded)]
     fresh = {"STATUS": "COMPLETED", "FOUND": "2", "SUPPLIER": "F", "LAST_PROCESSED": "t2", "Comment": "TYPED 1"}

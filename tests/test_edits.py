@@ -83,7 +83,9 @@ class Oracle:
                 if not any(whose == key and name in cells for whose, cells in self.log[place:]):
                     want[key][name] = row[name]
         touched = set()
-        for key, name, text in typed:
+        for number, (key, name, raw) in enumerate(typed):
+            # One that nobody has typed before: what was typed once is a version that an old copy may show.
+            text = f"{raw} {len(self.published)} {number}" if raw.startswith("TYPED") else raw
             if name in names and saved[key][name] != text:
                 saved[key][name] = want[key][name] = text
                 touched.add((key, name))

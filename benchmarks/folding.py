@@ -82,12 +82,12 @@ def _digest(path: Path) -> str:
 
 
 def check_alike(fixture: Fixture, size: Size) -> None:
-    """Make sure that all end in the same rows, and Python in the same bytes, before their times are compared."""
+    """Make sure that all end in the same rows before their times are compared; they quote differently."""
     folded(OURS, fixture)
-    ours, cells = fixture.csv_path.read_bytes(), _digest(fixture.csv_path)
+    cells = _digest(fixture.csv_path)
     for who in set(contestants(size)) - {OURS, FLOOR}:
         folded(who, fixture)
-        if _digest(fixture.csv_path) != cells or (who == PYTHON and fixture.csv_path.read_bytes() != ours):
+        if _digest(fixture.csv_path) != cells:
             raise SystemExit(f"eventcsv and {who} end in different rows, so their times cannot be compared")
 
 

@@ -116,7 +116,6 @@ class Merged:
         stale: How many rows were older than their results and kept them.
         doubtful: How many of those are from before what is known of them, so that nothing was taken of what they have
             in columns that results set.
-        late: The keys of new rows that got results that were recorded before.
         returned: Columns that `saved` lacked and that came back, since results set them.
     """
 
@@ -127,7 +126,6 @@ class Merged:
     met: tuple[Met, ...]
     stale: int
     doubtful: int
-    late: tuple[str, ...]
     returned: tuple[str, ...]
 
 
@@ -210,7 +208,6 @@ def merge(found: Difference, past: Past, *, kept: pl.DataFrame, done: Collection
         ),
         stale=cells.filter(~new & pl.col("stays")).get_column("row").n_unique(),
         doubtful=cells.filter(~new & pl.col("stays") & pl.col("doubt")).get_column("row").n_unique(),
-        late=tuple(cells.filter(new & pl.col("stays")).get_column("key").unique(maintain_order=True)),
         returned=tuple(column.name for column in returned),
     )
 
@@ -435,7 +432,7 @@ def _table(found: Difference, columns: Sequence[_Column], cells: pl.DataFrame, k
     changed = cells.filter(pl.col("twin").is_null() | (pl.col("text") != pl.col("now"))).with_columns(
         raw_of(pl.col("text"), dialect).alias("raw")
     )
-    parts = dict(changed.partition_by("column", as_dict=True).items())
+    parts = changed.partition_by("column", as_dict=True)
     rows: dict[str, pl.Series] = {}
     for index, column in enumerate(columns):
         if column.twin is None:

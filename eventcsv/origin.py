@@ -212,7 +212,7 @@ class Origins:
         """Start from what the CSV is by the log, with what somebody changed who saved it."""
         known = self.known(end)
         try:
-            saved = self._parse_saved(current, delimiter)
+            saved = self.parse_saved(current, delimiter)
         except InvalidCsv as error:
             if "has no column" not in str(error) or known is None:
                 raise
@@ -295,7 +295,7 @@ class Origins:
         moment = datetime.fromtimestamp(status.st_mtime, UTC) if status else datetime.now(UTC)
         return utc_text(moment, timespec="seconds")
 
-    def _parse_saved(self, data: bytes, delimiter: str | None) -> Table:
+    def parse_saved(self, data: bytes, delimiter: str | None) -> Table:
         """Return the table of a saved CSV, which may be separated by something else than the CSV was."""
         try:
             return self._parse_as(data, delimiter, self._encoding)
@@ -545,10 +545,6 @@ class Origins:
     def parse(self, data: bytes) -> Table:
         """Return the table of a CSV that nothing is known of but what was named."""
         return self._parse_as(data, self._delimiter, self._encoding)
-
-    def parse_view(self, data: bytes, delimiter: str) -> Table:
-        """Return the table of the CSV, whose delimiter is known."""
-        return self._parse_as(data, self._delimiter or delimiter, None)
 
     def _parse_as(self, data: bytes, delimiter: str | None, encoding: str | None) -> Table:
         newest = self._newest_base()

@@ -6,9 +6,12 @@ import csv
 import io
 import shutil
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import jobs
 import polars as pl
 import pytest
 from conftest import read_csv
@@ -368,6 +371,47 @@ def test_a_save_that_would_do_away_with_much_is_refused(tmp_path: Path, case: st
     assert other.compact(accept_edit=True).edit
     assert not other.compact().changed
     shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("in_commas", [False, True])
+def test_verify_finds_what_is_not_taken_and_nothing_else(job: EventCsv, in_commas: bool) -> None:  # noqa: FBT001  # a parameter of the test
+    """A save that waits to be taken over is no finding, whatever it is separated by; one that is refused is one."""
+    path = Path(job.csv_path)
+    saved = swapped(AFTER, ("t1;", "t1;x"))
+    path.write_text(saved.replace(";", ",") if in_commas else saved)
+    assert () == job.verify().findings
+    assert "1 cells differ" in job.verify().view
+    path.write_text(AFTER.replace("STATUS", "State"))
+    assert ["STATUS is gone" in finding.problem for finding in job.verify().findings] == [True]
+    path.write_text(AFTER.replace("PO_NUMBER", "PO NUMBER"))
+    assert ["name it back" in finding.problem for finding in job.verify().findings] == [True]
+
+
+def test_a_run_works_again_on_what_is_set_back(tmp_path: Path) -> None:
+    """A PO that the run had done is done again, once; the result says so, and what the save did."""
+    path = tmp_path / "input.csv"
+    rows = [f"PO1;;note;{tmp_path}", f"PO2;;gate;{tmp_path}", f"PO3;;note;{tmp_path}"]
+    path.write_text("\n".join(["PO_NUMBER;STATUS;DO;IN", *rows, ""]))
+    job = EventCsv(path, durability="process", settle_s=0)
+
+    def set_back() -> None:
+        jobs.wait_for(tmp_path / "calls")
+        while "PO1;COMPLETED" not in path.read_text() or "PO2" not in (tmp_path / "calls").read_text():
+            time.sleep(0.02)
+        path.write_text(path.read_text().replace("PO1;COMPLETED", "PO1;PENDING"))
+        while b'"kind":"edit"' not in b"".join(segment.read_bytes() for segment in Path(job.log_dir).glob("*.jsonl")):
+            time.sleep(0.02)
+        (tmp_path / "gate").touch()
+
+    operator = threading.Thread(target=set_back)
+    operator.start()
+    with job.session(refresh_s=0.05) as session:
+        result = session.run(jobs.work)
+    operator.join()
+    calls = [line.split()[0] for line in (tmp_path / "calls").read_text().splitlines()]
+    assert (["PO1", "PO1", "PO2", "PO3"], ("PO1",)) == (sorted(calls), result.again)
+    assert [1] == [edit.cells for edit in result.edits] == [edit.cells for edit in session.edits]
+    assert [] == job.pending()
 
 
 def test_a_csv_that_cannot_be_read_stops_no_counting(job: EventCsv) -> None:

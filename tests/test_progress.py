@@ -329,6 +329,8 @@ def whole(job: EventCsv) -> tuple[InFlight, ...]:
                 continue
             event = decode(line)
             key = event.key.strip()
+            if event.kind == Kind.EDIT:  # what a person types ends no work
+                continue
             found.pop(key, None)
             if event.kind == Kind.STARTED:
                 found[key] = InFlight(key, event.id, event.ts)

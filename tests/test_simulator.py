@@ -42,7 +42,7 @@ LONG_RUN = [range(first, first + 500) for first in range(0, 10_000, 500)]
 MOST_SEEDS_OF_A_CONTROL = 400
 FOUND_AT = {
     "a failed sync tried again on its descriptor": 505,
-    "the view shows what is not synced": 185,
+    "the view shows what is not synced": 717,
     "names that a killed process gave are relied on": 281,
 }
 """Where the search for what takes long to find begins: where it ended the last time."""

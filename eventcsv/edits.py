@@ -16,7 +16,7 @@ from eventcsv.merge import BASE, Difference, Met, Past
 from eventcsv.respelling import is_lossy, lossy_forms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from eventcsv.bulk import Parsed
     from eventcsv.protocol import Log
@@ -89,6 +89,7 @@ def read_past(
     log: Log,
     end: Position,
     *,
+    seen: tuple[Position, Sequence[Parsed]],
     save: str,
     is_whole: bool,
     guard_formulas: bool,
@@ -100,6 +101,7 @@ def read_past(
         bases: The bases of the job, the oldest first, each with its place in the log.
         log: The event log.
         end: Where to stop.
+        seen: What was read of the log before, from a place on up to `end`; nothing when it was too much to keep.
         save: What the ids of the lines that this save leaves in the log begin with.
         is_whole: Whether the oldest base is where the job begins.
         guard_formulas: Whether texts of results became cells with an apostrophe before what looks like a formula.
@@ -116,7 +118,12 @@ def read_past(
             reading.add_base(table, here)
             missing -= here
             at = position
-    reading.read(log, at, end)
+    since, parsed = seen
+    if parsed and at <= since:
+        reading.read(log, at, since)
+        reading.add(parsed)
+    else:
+        reading.read(log, at, end)
     return reading.known(first, is_whole=is_whole)
 
 
@@ -134,8 +141,11 @@ class _Reading:
 
     def read(self, log: Log, start: Position, end: Position) -> None:
         if start < end:
-            for parsed in Ahead(log.read(start, end)):
-                self._add(parsed)
+            self.add(Ahead(log.read(start, end)))
+
+    def add(self, read: Iterable[Parsed]) -> None:
+        for parsed in read:
+            self._add(parsed)
 
     def _add(self, parsed: Parsed) -> None:
         frame = parsed.frame

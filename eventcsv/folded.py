@@ -62,6 +62,7 @@ def fold_onto(
     *,
     guard_formulas: bool,
     on_progress: ProgressCallback | None = None,
+    seen: list[Parsed] | None = None,
 ) -> Folded:
     """Fold the log between an origin and an end onto the origin.
 
@@ -71,6 +72,7 @@ def fold_onto(
         log: The event log.
         guard_formulas: Put an apostrophe before text that a spreadsheet would take for a formula.
         on_progress: Called with the bytes of the log folded so far and those to fold.
+        seen: What was read is added to it, for whoever needs it again.
     """
     late = origin.unknown.intersection(origin.table.keys()) if origin.unknown else frozenset()
     before = _with_late(origin, late, log, guard_formulas=guard_formulas) if late else origin.table
@@ -80,6 +82,8 @@ def fold_onto(
     total = log.size_bytes(origin.position, end.position)
     for item in origin.ahead or _parsed(origin, end, log, total):
         damage += fold.add(item)
+        if seen is not None:
+            seen.append(item)
         crc = item.chunk.crc
         done += len(item.chunk.raw)
         if on_progress:

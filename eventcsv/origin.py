@@ -27,6 +27,7 @@ from eventcsv.view import parse
 
 if TYPE_CHECKING:
     from eventcsv.backup import Backup, BackupStore
+    from eventcsv.bulk import Parsed
     from eventcsv.checkpoint import Checkpoint, View
     from eventcsv.protocol import Log
     from eventcsv.segments import LogEnd
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from eventcsv.view import Table
 
 _LOOKS: Final = 10
+_SEEN_BYTES: Final = 64 << 20  # so much of the log is kept parsed, some 300 MB, rather than parsed twice
 NONE_LEFT: Final = "no backup was left to replay from"
 
 
@@ -210,7 +212,8 @@ class Origins:
 
     def _from_edited(self, current: bytes, end: LogEnd, delimiter: str | None, *, accept_edit: bool) -> Origin:
         """Start from what the CSV is by the log, with what somebody changed who saved it."""
-        known = self.known(end)
+        seen: list[Parsed] = []
+        known = self.known(end, seen)
         try:
             saved = self.parse_saved(current, delimiter)
         except InvalidCsv as error:
@@ -235,6 +238,7 @@ class Origins:
             self.log,
             end.position,
             save=save,
+            seen=(known.origin.position, seen),
             is_whole=bases[0][0] <= begins,
             guard_formulas=self.guard_formulas,
         )
@@ -306,8 +310,13 @@ class Origins:
                 return self._parse_as(data, None, self._encoding)
             raise
 
-    def known(self, end: LogEnd) -> Folded | None:
-        """Return what the CSV is by the log alone, whatever it holds; None when there is no base to tell."""
+    def known(self, end: LogEnd, seen: list[Parsed] | None = None) -> Folded | None:
+        """Return what the CSV is by the log alone, whatever it holds; None when there is no base to tell.
+
+        Args:
+            end: The log's end.
+            seen: What was read of the log for it is added, unless that is too much to keep.
+        """
         saved, origin = self.saved, None
         if saved and saved == self.verified and saved.guard_formulas == self.guard_formulas and self.resident:
             latest = saved.latest
@@ -318,7 +327,11 @@ class Origins:
                 with suppress(BackupError, InvalidCsv):
                     origin = self.from_backup(base, None, end, "")
                     break
-        return fold_onto(origin, end, self.log, guard_formulas=self.guard_formulas) if origin else None
+        if origin is None:
+            return None
+        if self.log.size_bytes(origin.position, end.position) > _SEEN_BYTES:
+            seen = None
+        return fold_onto(origin, end, self.log, guard_formulas=self.guard_formulas, seen=seen)
 
     def _resident_origin(self, saved: Checkpoint, table: Table) -> Origin:
         latest = saved.latest

@@ -321,17 +321,19 @@ def _fast(data: bytes, dialect: Dialect, width: int) -> pl.DataFrame | None:
     if texts is None:
         return None
     has_quotes = b'"' in data
-    plain = replace(dialect, quotes_marks=False)
+    plain = replace(dialect, quotes_all=False, quotes_marks=False)
     marked = _holding(_special(plain), texts) if has_quotes or b"\r" in data else []
     if _has_lone_return(texts.select(marked), data):
         return None
-    for cells, how in ((pl.col(marked), plain), (pl.all(), replace(plain, quotes_all=True))):
+    wide = replace(plain, quotes_marks=True)
+    likely = [(pl.all(), dialect)] if dialect.quotes_all else [(pl.col(marked), plain), (pl.all(), wide)]
+    for cells, how in likely:
         rows = texts.with_columns(raw_of(cells, how))
         if _gives_again(rows, dialect, data):
             return rows
         if not has_quotes:
             return None
-    return _cut_at_delimiters(data, dialect, texts)
+    return _cut(data, dialect, columns)
 
 
 def _holding(pattern: str, texts: pl.DataFrame) -> list[str]:
@@ -340,24 +342,31 @@ def _holding(pattern: str, texts: pl.DataFrame) -> list[str]:
     return [column for column, is_found in zip(texts.columns, found, strict=True) if is_found]
 
 
-def _cut_at_delimiters(data: bytes, dialect: Dialect, texts: pl.DataFrame) -> pl.DataFrame | None:
-    """Read rows in which some cells are quoted without need, or return None when a delimiter stands within quotes."""
-    rows = _texts(data, dialect, texts.columns, quote_char=None)
-    if rows is None or rows.height != texts.height or not rows.select(text_of(pl.all())).equals(texts):
+def _cut(data: bytes, dialect: Dialect, columns: Sequence[str]) -> pl.DataFrame | None:
+    """Read rows in which cells are quoted now and then without need, cut by a pattern, or return None."""
+    mark, newline = re.escape(dialect.delimiter), dialect.newline
+    cell = rf'(?:"[^"]*(?:""[^"]*)*"|[^"{mark}\r\n][^{mark}\r\n]*)?'
+    text = data.decode() if dialect.ends_in_newline else data.decode() + newline
+    cells = pl.Series([text]).str.extract_all(f"{cell}(?:{mark}|{newline})").explode()
+    if cells.len() % len(columns):
         return None
+    ends = [*[dialect.delimiter] * (len(columns) - 1), newline]
+    rows = pl.DataFrame(
+        {
+            column: cells.gather_every(len(columns), index).str.strip_suffix(end)
+            for index, (column, end) in enumerate(zip(columns, ends, strict=True))
+        }
+    )
     return rows if _gives_again(rows, dialect, data) else None
 
 
-def _texts(
-    data: bytes, dialect: Dialect, columns: Sequence[str], *, quote_char: str | None = '"'
-) -> pl.DataFrame | None:
+def _texts(data: bytes, dialect: Dialect, columns: Sequence[str]) -> pl.DataFrame | None:
     """Return the text of all cells as Polars reads them, or None when it does not."""
     try:
         return pl.read_csv(
             data,
             has_header=False,
             separator=dialect.delimiter,
-            quote_char=quote_char,
             schema=dict.fromkeys(columns, pl.String),
             empty_string_is_null=False,
             missing_columns="raise",

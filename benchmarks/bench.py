@@ -27,6 +27,7 @@ import machine
 import page
 import peers
 import processes
+import saves
 import visible
 import whole_run
 from measuring import HERE, Bench
@@ -43,6 +44,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], None]]] = {
     "visible": visible.measure,
     "run": whole_run.measure,
     "replay": folding.measure,
+    "saves": saves.measure,
     "resume": processes.measure_resume,
     "compact": processes.measure_compact,
     "growth": growth.measure,

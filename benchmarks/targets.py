@@ -9,6 +9,7 @@ import emit
 import folding
 import live
 import processes
+import saves
 import visible
 from measuring import Name
 
@@ -52,8 +53,8 @@ class Target:
 
 
 def targets(scale: Scale) -> list[Target]:
-    """Return every target of issue 5 that has a limit, in its order."""
-    return [*_emit(scale), *_worker(), *_live(scale), *_replay(scale), *_resume(scale)]
+    """Return every target that has a limit."""
+    return [*_emit(scale), *_worker(), *_live(scale), *_replay(scale), *_saves(scale), *_resume(scale)]
 
 
 def _emit(scale: Scale) -> Iterator[Target]:
@@ -126,6 +127,12 @@ def _replay(scale: Scale) -> Iterator[Target]:
     for size in scale.replays[3:]:
         name = Name(folding.what(size), folding.OURS, "peak memory")
         yield Target(f"{folding.what(size)}: peak memory", name, None, "<=", 3 * 1024)
+
+
+def _saves(scale: Scale) -> Iterator[Target]:
+    what, replay = saves.what(scale), Name(saves.what(scale), saves.REPLAY)
+    for who in (saves.FRESH, saves.OLD):
+        yield Target(f"{what}, {who}: time against {saves.REPLAY}", Name(what, who), replay, "<=", 2)
 
 
 def _shorter(size: Size, who: str, limit: float) -> Target:

@@ -31,6 +31,16 @@ BASE: Final = "base"
 """The kind of a line of `Past` that tells what a row was in a base."""
 
 _STAMP: Final = column_id(COLUMNS["last_processed"])
+_NOTHING_SET: Final = pl.DataFrame(
+    schema={
+        "row": pl.UInt32,
+        "at": pl.Int64,
+        "kind": pl.String,
+        "set": pl.String,
+        "column": pl.UInt32,
+        "saved": pl.String,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +201,8 @@ def merge(found: Difference, past: Past, *, kept: pl.DataFrame, done: Collection
     columns += returned
     columns += list(_new_to_all(found, past, {column.ident for column in columns}))
     items = found.rows.filter(found.differs)
+    as_began = _as_they_began(items, found, past, columns)
+    items = items.filter(~as_began)
     cells = _decided(_judged(_cells(found, columns, items), items, found, columns, past), past, columns, done)
     new = pl.col("twin").is_null()
     changed = cells.filter(~new & (pl.col("text") != pl.col("present")))
@@ -206,7 +218,7 @@ def merge(found: Difference, past: Past, *, kept: pl.DataFrame, done: Collection
             .select("key", "column", "text", "present")
             .iter_rows()
         ),
-        stale=cells.filter(~new & pl.col("stays")).get_column("row").n_unique(),
+        stale=cells.filter(~new & pl.col("stays")).get_column("row").n_unique() + int(as_began.sum()),
         doubtful=cells.filter(~new & pl.col("stays") & pl.col("doubt")).get_column("row").n_unique(),
         returned=tuple(column.name for column in returned),
     )
@@ -218,6 +230,27 @@ def _new_to_all(found: Difference, past: Past, known: Collection[str]) -> Iterat
     for ident, name in past.set_by_results.items():
         if ident and ident not in known and late.height and late.get_column(SET + ident).null_count() < late.height:
             yield _Column(name, None, None)
+
+
+def _as_they_began(items: pl.DataFrame, found: Difference, past: Past, columns: Sequence[_Column]) -> pl.Series:
+    """Tell which rows are as the first base has them while only results have changed them: they stay as they are now.
+
+    Nothing that is asked below would come to anything else; but most rows of an old copy are of these.
+    """
+    if found.saved.index_of(COLUMNS["last_processed"]) is None:
+        return pl.repeat(value=False, n=items.height, dtype=pl.Boolean, eager=True)
+    by_others = past.lines.filter(pl.col("kind") != Kind.RESULT.value).get_column("key").unique()
+    began = items.join(
+        _places(past.first).rename({"row": "first"}), on=["key", "nth"], how="left", maintain_order="left"
+    )
+    is_there = began.get_column("twin").is_not_null() & began.get_column("first").is_not_null()
+    same = is_there & ~began.get_column("key").is_in(by_others.implode())
+    for column in columns:
+        if column.saved is not None:
+            place = _place(past.first, column)
+            first = _now(past.first, place, began.select(pl.col("first").alias("twin")))
+            same &= found.saved.texts(column.saved).gather(began.get_column("row")) == first
+    return same
 
 
 def _cells(found: Difference, columns: Sequence[_Column], items: pl.DataFrame) -> pl.DataFrame:
@@ -240,9 +273,9 @@ def _judged(
 ) -> pl.DataFrame:
     """Add to cells what the version had that their row was loaded from, as `then`, and what has happened since.
 
-    `had` are all texts that it had between the result before that version (which left `first had`) and the one after
-    it; `since` tells whether a result has set it, `last` is what it is by the log alone, `by result` whether that is a
-    result's, and `doubt` whether the row may be from before everything that is known.
+    `shown` tells whether it shows what it had between the result before that version and the one after it, `since`
+    whether a result has set it since, `last` is what it is by the log alone, `by result` whether that is a result's,
+    and `doubt` whether the row may be from before everything that is known.
     """
     lines = _lines_of(items, columns, past)
     versions = _versions(lines, items, found, columns)
@@ -252,18 +285,21 @@ def _judged(
         .select("row", "era", pl.col("at").alias("basis"), (~pl.col("same stamp") & (not past.is_whole)).alias("doubt"))
         .join(eras, on=["row", "era"], how="left", maintain_order="left")
     )
-    at = pl.col("at")
-    is_result, after = pl.col("kind") == Kind.RESULT.value, pl.col("at") > pl.col("basis")
+    at, text, is_result = pl.col("at"), pl.col("set"), pl.col("kind") == Kind.RESULT.value
     told = (
-        _one_a_line(lines, columns)
-        .join(basis, on="row", maintain_order="left")
-        .group_by("row", "column", maintain_order=True)
+        _one_a_line(lines, cells)
+        .join(basis.drop("doubt"), on="row", maintain_order="left")
+        .with_columns(
+            pl.when(at <= pl.col("basis")).then(text).alias("then"),
+            pl.when(at <= pl.col("from")).then(text).alias("first had"),
+            ((text == pl.col("saved")) & (at > pl.col("from")) & (at <= pl.col("to"))).alias("shown"),
+            (is_result & (at > pl.col("basis"))).alias("since"),
+        )
+        .group_by("row", "column")
         .agg(
-            pl.col("set").filter(~after).last().alias("then"),
-            pl.col("set").filter(at <= pl.col("from")).last().alias("first had"),
-            pl.col("set").filter((at > pl.col("from")) & (at <= pl.col("to"))).alias("had"),
-            (is_result & after).any().alias("since"),
-            pl.col("set").last().alias("last"),
+            pl.col("then", "first had").last(ignore_nulls=True),
+            pl.col("shown", "since").any(),
+            text.last().alias("last"),
             is_result.last().alias("by result"),
         )
     )
@@ -272,8 +308,10 @@ def _judged(
         .join(basis.select("row", "doubt"), on="row", how="left", maintain_order="left")
         .with_columns(
             pl.col("then", "last", "first had").fill_null(""),
-            pl.col("since", "by result", "doubt").fill_null(value=False),
+            pl.col("shown", "since", "by result", "doubt").fill_null(value=False),
         )
+        .with_columns(pl.col("shown") | (pl.col("saved") == pl.col("first had")))
+        .drop("first had")
     )
 
 
@@ -358,19 +396,20 @@ def _with_respelled_stamps(judged: pl.DataFrame, stamp: str) -> pl.DataFrame:
 
 def best(judged: pl.DataFrame) -> pl.DataFrame:
     """Return the version of each row that it was most likely loaded from."""
-    ordered = judged.sort("row", "same stamp", "results", "cells", "at", descending=[False, True, True, True, False])
-    return ordered.unique("row", keep="first", maintain_order=True)
+    for merit in ("same stamp", "results", "cells"):
+        judged = judged.filter(pl.col(merit) == pl.col(merit).max().over("row"))
+    return judged.unique("row", keep="first", maintain_order=True)
 
 
-def _one_a_line(lines: pl.DataFrame, columns: Sequence[_Column]) -> pl.DataFrame:
-    """Return what set which cell, a line each, in order: `row`, `at`, `kind`, `column` and the text that was `set`."""
+def _one_a_line(lines: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
+    """Return what set some cells, in order: `row`, `at`, `kind`, `column`, the text `set`, and what was `saved`."""
     parts = [
-        lines.filter(pl.col(str(index)).is_not_null()).select(
-            "row", "at", "kind", pl.lit(index, pl.UInt32).alias("column"), pl.col(str(index)).alias("set")
-        )
-        for index in range(len(columns))
+        lines.filter(pl.col(str(index)).is_not_null())
+        .select("row", "at", "kind", pl.col(str(index)).alias("set"))
+        .join(of_column.select("row", "column", "saved"), on="row", maintain_order="left")
+        for (index,), of_column in cells.partition_by("column", as_dict=True).items()
     ]
-    return pl.concat(parts)
+    return pl.concat([_NOTHING_SET, *parts])
 
 
 # --- what becomes of each cell -----------------------------------------------------------------------------------
@@ -383,8 +422,7 @@ def _decided(cells: pl.DataFrame, past: Past, columns: Sequence[_Column], done: 
     cells = cells.with_columns(pl.when(is_new).then("last").otherwise("now").alias("present"))
     differs, since = pl.col("saved") != pl.col("present"), pl.col("since")
     asked = cells.select(differs & since & ~is_new).to_series()
-    shown = (pl.col("saved") == pl.col("first had")) | pl.col("saved").is_in(pl.col("had")).fill_null(value=False)
-    untouched = cells.select(shown).to_series() | _alike(cells.get_column("saved"), cells.get_column("then"), asked)
+    untouched = cells.get_column("shown") | _alike(cells.get_column("saved"), cells.get_column("then"), asked)
     in_doubt = pl.col("doubt") & ~is_new & pl.col("column").is_in(of_results)
     cells = cells.with_columns(untouched.alias("untouched"))
     cells = cells.with_columns((differs & (since & (pl.col("untouched") | is_new) | in_doubt)).alias("stays"))

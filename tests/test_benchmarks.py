@@ -46,6 +46,7 @@ def test_every_measurement_has_its_figures(page: Path) -> None:
     for what in (
         "emit_result()",
         "compact()",
+        "compact() of a save",
         "replay()",
         "resume",
         "a whole run",

@@ -188,7 +188,8 @@ def test_without_its_rules_the_merge_is_wrong(monkeypatch: pytest.MonkeyPatch, c
     as_recorded = [("PO1", "STATUS", "COMPLETED"), ("PO1", "FOUND", "1"), ("PO1", "SUPPLIER", "A")]
     stamp = [one, ("compact",), ("save", 1, as_recorded)]
     fresh = {"STATUS": "COMPLETED", "FOUND": "2", "SUPPLIER": "F", "LAST_PROCESSED": "t2", "Comment": "TYPED 1"}
-    whole = [one, two, ("compact",), ("save", 1, [("PO2", name, text) for name, text in fresh.items()])]
+    touched = [("PO1", "Comment", "TYPED 2"), *(("PO2", name, text) for name, text in fresh.items())]
+    whole = [one, two, ("compact",), ("save", 1, touched)]
     stories: dict[str, list[Any]] = {
         "the latest of equals": tie,
         "without LAST_PROCESSED": stamp,

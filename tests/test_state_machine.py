@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import tempfile
+import time
+from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +28,7 @@ from hypothesis.stateful import (
 from servers import unused_name
 
 from eventcsv import EventCsv
-from eventcsv.backup import ASKED, SESSION
+from eventcsv.backup import ASKED, EDITED, SESSION
 from eventcsv.scan import Position
 
 if TYPE_CHECKING:
@@ -50,6 +54,24 @@ def applied(rows: Rows, events: list[Event]) -> Rows:
             for row in matching:
                 row[column] = cell
     return rows
+
+
+def occurrences(rows: Rows) -> dict[tuple[str, int], dict[str, str]]:
+    """Return rows by their key and their place among the rows of that key."""
+    times: Counter[str] = Counter()
+    found = {}
+    for row in rows:
+        found[row["PO_NUMBER"], times[row["PO_NUMBER"]]] = row
+        times[row["PO_NUMBER"]] += 1
+    return found
+
+
+class Save(NamedTuple):
+    """What somebody saved: how many events were in what they had loaded, its rows, and which cells they typed."""
+
+    folded: int
+    rows: Rows
+    typed: set[tuple[str, str]]
 
 
 class State(NamedTuple):
@@ -85,17 +107,20 @@ class OneJob(RuleBasedStateMachine):
         self.flying: dict[str, Event] = {}
         self.gone = 0
         self.beginning = 0
-        self.unadopted = False
+        self.published: list[tuple[int, Rows]] = []
+        self.unadopted: Save | None = None
+        self.is_whole = True
         self.lost = False
         self.view = b""
+        self.numbers = count(1)
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
 
-    @initialize(count=st.integers(1, 5))
-    def start(self, count: int) -> None:
+    @initialize(rows=st.integers(1, 5))
+    def start(self, rows: int) -> None:
         """Begin with a CSV of some POs, one of them twice."""
-        self.rows = [{"PO_NUMBER": key, "STATUS": "", "note": ""} for key in [*KEYS[:count], KEYS[0]]]
+        self.rows = [{"PO_NUMBER": key, "STATUS": "", "note": ""} for key in [*KEYS[:rows], KEYS[0]]]
         self.write(self.rows)
         self.job = EventCsv(self.path, durability="process", lock_timeout_s=1)
 
@@ -114,7 +139,9 @@ class OneJob(RuleBasedStateMachine):
     )
     def emit(self, key: str, text: str, column: str, status: str) -> None:
         """Record a result."""
-        self.recorded(self.job.emit_result(key, status, last_processed="", columns={column: text}))
+        self.recorded(
+            self.job.emit_result(key, status, last_processed=f"t{next(self.numbers)}", columns={column: text})
+        )
 
     def recorded(self, *events: Event) -> None:
         for event in events:
@@ -148,34 +175,55 @@ class OneJob(RuleBasedStateMachine):
     def pending(self) -> list[str]:
         return list(dict.fromkeys(row["PO_NUMBER"] for row in self.rows if row.get("STATUS") != "COMPLETED"))
 
-    def seen(self) -> int:
-        """Return how many events the edited rows have seen: up to the last one that nothing else explains."""
-        counting = [backup for backup in reversed(self.listed) if self.bases[backup.name].folded >= self.beginning]
-        oldest = next((backup for backup in counting if backup.position and backup.position < self.position), None)
-        if oldest is None:
-            return self.folded
-        first = self.bases[oldest.name]
-        known = self.events[first.folded : self.folded]
-        count = next(
-            (count for count in range(len(known), 0, -1) if self.proves(first, known[: count - 1], known[count - 1])), 0
-        )
-        keys = {row["PO_NUMBER"] for row in self.rows}
-        later = [event for event in known[count:] if event.key in keys]
-        unseen = any(text not in self.shown(event.key, name) for event in later for name, text in event.cells.items())
-        return first.folded + count if unseen else self.folded
+    @precondition(lambda self: self.published and not self.lost and not self.unadopted)
+    @rule(
+        at=st.integers(0, 60),
+        typed=st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(["STATUS", "note", "x", "y"])), max_size=3),
+        added=st.sampled_from([None, *KEYS]),
+        removed=st.sampled_from([None, None, *KEYS]),
+        is_turned=st.booleans(),
+    )
+    def save(
+        self, at: int, typed: list[tuple[str, str]], added: str | None, removed: str | None, *, is_turned: bool
+    ) -> None:
+        """Save a copy of any CSV that there ever was, with cells typed, and a row added, removed or moved."""
+        folded, loaded = self.published[at % len(self.published)]
+        texts = {place: f"TYPED {next(self.numbers)}" for place in typed}
+        rows = [{column: texts.get((row["PO_NUMBER"], column), cell) for column, cell in row.items()} for row in loaded]
+        if added and all(row["PO_NUMBER"] != added for row in rows):
+            rows.append(dict.fromkeys(rows[0], "") | {"PO_NUMBER": added})
+        if removed and sum(row["PO_NUMBER"] == removed for row in rows) == 1 < len(rows):
+            rows = [row for row in rows if row["PO_NUMBER"] != removed]
+        if is_turned:
+            rows.reverse()
+        self.write(rows)
+        os.utime(self.path, (settled := time.time() - 60, settled))
+        self.unadopted = Save(folded, rows, set(texts))
 
-    def shown(self, key: str, column: str) -> set[str]:
-        return {row.get(column, "") for row in self.rows if row["PO_NUMBER"] == key}
-
-    def proves(self, first: State, earlier: list[Event], event: Event) -> bool:
-        """Tell whether a cell has the text of an event that neither an earlier event nor the beginning gave it."""
-        for column, text in event.cells.items():
-            at_first = {row.get(column, "") for row in first.rows if row["PO_NUMBER"] == event.key} or {""}
-            others = {other.cells.get(column) for other in earlier if other.key == event.key}
-            shown = self.shown(event.key, column)
-            if text in shown and text not in others and not shown & at_first:
-                return True
-        return False
+    def adopt(self, save: Save) -> None:
+        """Check what has become of a save, and go on with that: an oracle that knows what was loaded."""
+        before = occurrences(applied(self.rows, self.events[self.folded :]))
+        self.rows = read_csv(self.path)
+        after, saved = occurrences(self.rows), occurrences(save.rows)
+        assert saved.keys() <= after.keys() <= saved.keys() | before.keys()
+        late = [event for event in self.events[save.folded :] if event.kind == "result"]
+        for place, row in saved.items():
+            for column, cell in row.items():
+                is_typed = (place[0], column) in save.typed
+                is_set = any(event.key == place[0] and column in event.cells for event in late)
+                allowed = {cell} if is_typed and self.is_whole else {cell, before.get(place, {}).get(column, "")}
+                if place not in before:  # a row that is new gets what results of its key have set
+                    allowed |= {event.cells.get(column, "") for event in self.events if event.key == place[0]}
+                elif is_set and not is_typed:
+                    allowed = {before[place][column]}
+                assert after[place].get(column, "") in allowed, (place, column, allowed)
+        known = {event.id for event in self.events}
+        results = {event.key for event in self.events[self.folded :] if event.kind == "result"}
+        self.unknown = (self.unknown | results) - {key for key, _ in before.keys() | after.keys()}
+        self.events += [
+            event for key in KEYS for event in self.job.history(key) if event.kind == "edit" and event.id not in known
+        ]
+        self.folded = len(self.events)
 
     def fold(self) -> None:
         """Fold what is new into the model, and first what was recorded before its row was there."""
@@ -189,7 +237,8 @@ class OneJob(RuleBasedStateMachine):
         self.rows = applied(self.rows, late + new)
         self.unknown = (self.unknown | {event.key for event in new}) - keys
         self.folded = len(self.events)
-        self.unadopted = self.lost = False
+        self.unadopted, self.lost = None, False
+        self.published.append((self.folded, read_csv(self.path)))
         self.view = self.path.read_bytes()
 
     @property
@@ -199,7 +248,7 @@ class OneJob(RuleBasedStateMachine):
     def compacted(self, restored: State | None = None, *, replay: bool = True) -> None:
         """Bring the model to where a compaction brings the job, and a restore after it."""
         if self.unadopted:
-            self.folded = self.seen()
+            self.adopt(self.unadopted)
         before = self.state
         self.fold()
         after = self.state
@@ -218,7 +267,7 @@ class OneJob(RuleBasedStateMachine):
             if backup.reason.startswith(("replayed from", "restored from")):
                 assert restored or backup.name in self.bases
                 self.bases.setdefault(backup.name, restored or after)
-            elif backup.reason in {ASKED, SESSION} or backup.reason.startswith("before a restore"):
+            elif backup.reason in {ASKED, EDITED, SESSION} or backup.reason.startswith("before a restore"):
                 self.bases.setdefault(backup.name, after)
             else:
                 self.bases.setdefault(backup.name, before)
@@ -242,7 +291,7 @@ class OneJob(RuleBasedStateMachine):
         """Die at a step of an append: the event is there or not, and its half is healed by the next one."""
         job = with_storage(EventCsv(self.path), Dying(at))
         try:
-            self.recorded(job.emit_result(key, "FAILED", error_message="?", last_processed=""))
+            self.recorded(job.emit_result(key, "FAILED", error_message="?", last_processed=f"t{next(self.numbers)}"))
         except Killed:
             job.close()  # as the system does for who is dead
             known = {event.id for event in self.events}
@@ -269,7 +318,7 @@ class OneJob(RuleBasedStateMachine):
         edited = self.path.read_bytes()
         assert self.base is not None
         result = self.job.replay()
-        was_unadopted = self.unadopted
+        was_unadopted = self.unadopted is not None
         self.rows, self.folded, self.unknown, self.beginning = self.base
         self.fold()
         self.note(self.base, self.state)
@@ -306,8 +355,11 @@ class OneJob(RuleBasedStateMachine):
     @rule(at=st.integers(0, 20), replay=st.booleans())
     def restore(self, at: int, replay: bool) -> None:  # noqa: FBT001  # drawn
         """Put a backup in the CSV's place, with the log after it or without."""
+        if self.unadopted:
+            self.compact()
         backup = self.listed[at % len(self.listed)]
         self.job.restore(backup.name, replay=replay)
+        self.published.clear()  # what was dismissed is nothing that a copy could be measured against
         self.compacted(self.bases[backup.name], replay=replay)
         assert replay or Path(backup.path).read_bytes() == self.path.read_bytes()
 
@@ -319,6 +371,7 @@ class OneJob(RuleBasedStateMachine):
             Path(backup.path).with_suffix(".json").unlink()
             Path(backup.path).unlink()
         del self.listed[2:]
+        self.is_whole = False
 
     @precondition(lambda self: self.base is not None)
     @rule()
@@ -326,6 +379,9 @@ class OneJob(RuleBasedStateMachine):
         """Remove the segments that nothing needs."""
         told = self.job.prune(dry_run=True)
         assert told.removed == self.job.prune().removed
+        there = {backup.name for backup in self.job.backups()}
+        self.is_whole = self.is_whole and there >= {backup.name for backup in self.listed}
+        self.listed = [backup for backup in self.listed if backup.name in there]
         left = {event.id for key in KEYS for event in self.job.history(key)}
         self.gone = sum(event.id not in left for event in self.events)
         assert all(event.id in left for event in self.events[self.gone :])
@@ -339,7 +395,7 @@ class OneJob(RuleBasedStateMachine):
     @invariant()
     def the_csv_is_what_it_has_to_be(self) -> None:
         """At every moment the CSV is whole and shows what the model shows."""
-        if self.rows:
+        if self.rows and not self.unadopted:
             shown = read_csv(self.path)
             assert [{name: cell for name, cell in row.items() if cell} for row in self.rows] == [
                 {name: cell for name, cell in row.items() if cell} for row in shown

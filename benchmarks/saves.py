@@ -1,7 +1,6 @@
 """A save of the CSV that is taken over, next to a replay of the same log: both read all of it.
 
-A fresh copy has one cell changed. An old copy, from before the run, has one cell changed as well, and so each of its rows
-differs from what it is now.
+A fresh copy has one cell changed. So has an old copy, from before the run: each of its rows differs from what it is.
 """
 
 from __future__ import annotations

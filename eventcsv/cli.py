@@ -327,6 +327,7 @@ def run(
             if result is None:
                 raise
             trouble = masked(str(error))
+    result = dataclasses.replace(result, edits=tuple(session.edits))  # the end of the session may have met one more
     progress = None if trouble else job.progress(done=done)
     record = {
         "session": session.id,

@@ -80,6 +80,7 @@ class CompactResult:
         kept: The backup of a CSV that a rebuild replaced, or None.
         duration_s: How long it took, in seconds.
         edit: What the save did that was taken over, or None.
+        overtaken: What saves before it did, as the CSV was saved once more while they were taken over.
     """
 
     csv_path: str
@@ -102,6 +103,12 @@ class CompactResult:
     kept: Backup | None
     duration_s: float
     edit: Edit | None = None
+    overtaken: tuple[Edit, ...] = ()
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What all the saves did that were taken over, in their order."""
+        return (*self.overtaken, *([self.edit] if self.edit else []))
 
 
 class Compactor:
@@ -320,6 +327,7 @@ class Compactor:
 
     def _exclusively(self, starting_point: Callable[[LogEnd], Origin]) -> CompactResult:
         clock = time.perf_counter()
+        overtaken: list[Edit] = []
         self._check_writable()
         self._log.make()
         self._log.check_key_column()
@@ -328,7 +336,7 @@ class Compactor:
                 self.publisher.clear_interrupted()
                 self._backups.clear_interrupted()
                 self.publisher.load()
-                end = self._log.end()
+                end, origin = self._log.end(), None
                 try:
                     origin = starting_point(end)
                     if origin.lines:
@@ -336,13 +344,15 @@ class Compactor:
                         end = self._log.end()
                     result = self._publish(self._fold(origin, end))
                 except EditedMeanwhile:
+                    if origin and origin.edit:
+                        overtaken.append(self._told(origin.edit, self.origins.base_of_save(origin.saved)))
                     masking.get_logger().info("view.edited_meanwhile", csv=self._csv_path)
                 except (OSError, EventCsvError):
                     with suppress(OSError, EventCsvError):
                         self.publisher.clear_interrupted()
                     raise
                 else:
-                    return replace(result, duration_s=time.perf_counter() - clock)
+                    return replace(result, overtaken=tuple(overtaken), duration_s=time.perf_counter() - clock)
         raise EventCsvError(
             f"{self._csv_path}: was edited each of the {_ATTEMPTS} times that it was about to be replaced. "
             "Save it less often, or wait"
@@ -367,7 +377,7 @@ class Compactor:
             masking.get_logger().warning("log.damage", place=str(item), log=self._log.place)
         changed, base, kept = self.publisher.publish(folded)
         origin, table = folded.origin, folded.table
-        edit = origin.edit and replace(origin.edit, copy=base.edit.copy if base and base.edit else origin.edit.copy)
+        edit = origin.edit and self._told(origin.edit, base)
         return CompactResult(
             csv_path=self._csv_path,
             events=folded.events,
@@ -390,6 +400,21 @@ class Compactor:
             duration_s=0.0,
             edit=edit,
         )
+
+    def _told(self, edit: Edit, base: Backup | None) -> Edit:
+        """Log what a save did, and return it with the name of what keeps it as it was saved."""
+        told = replace(edit, copy=base.edit.copy if base and base.edit else edit.copy)
+        masking.get_logger().info(
+            "view.edited",
+            csv=self._csv_path,
+            cells=told.cells,
+            met=len(told.met),
+            added=len(told.added),
+            removed=len(told.removed),
+            stale=told.stale,
+            copy=told.copy,
+        )
+        return told
 
     def _check_before_first(self) -> None:
         """Refuse a CSV that cannot be read before anything is made beside it."""

@@ -129,7 +129,7 @@ def following(looks: Looks, session: Session, screen: Screen | None, say: Callab
 
     def follow() -> None:
         if screen:
-            _draw_until(ended, looks, session, screen)
+            _draw_until(ended, looks, session, screen, say)
         else:
             _say_until(ended, looks, session, say)
 
@@ -142,14 +142,18 @@ def following(looks: Looks, session: Session, screen: Screen | None, say: Callab
         follower.join()
 
 
-def _draw_until(ended: threading.Event, looks: Looks, session: Session, screen: Screen) -> None:
+def _draw_until(
+    ended: threading.Event, looks: Looks, session: Session, screen: Screen, say: Callable[[str], None]
+) -> None:
     from rich.console import Group  # noqa: PLC0415  # only a terminal needs it
 
     from eventcsv.dashboard import frame  # noqa: PLC0415  # the same
 
+    told = len(session.edits)
     with screen.live() as live:
         while not ended.is_set():
             looks.again()
+            told = _say_edits(session, told, say)
             width, height = screen.resize()
             lines = frame(looks.look(stopping=_is_stopping(session)), width=width - 1, height=_share(height))
             # The empty line takes what a terminal shows of Ctrl-C: it would break a full one, and move what is erased.
@@ -170,8 +174,9 @@ def _say_until(ended: threading.Event, looks: Looks, session: Session, say: Call
             said.add(text)
             say(text)
 
-    due_s = time.monotonic() + LINE_EVERY_S
+    due_s, told = time.monotonic() + LINE_EVERY_S, len(session.edits)
     while not ended.wait(LOOK_S):
+        told = _say_edits(session, told, say)
         if _is_stopping(session):
             say_once(terminal.STOPPING)
         if time.monotonic() > due_s:
@@ -181,6 +186,14 @@ def _say_until(ended: threading.Event, looks: Looks, session: Session, say: Call
                 say_once(f"eventcsv: {looks.trouble}")
             else:
                 say(terminal.progress_line(looks.progress))
+
+
+def _say_edits(session: Session, told: int, say: Callable[[str], None]) -> int:
+    """Say what was saved since, and return how many saves were told by now."""
+    new = session.edits[told:]
+    for edit in new:
+        say(f"eventcsv: {terminal.edit_line(edit)}")
+    return told + len(new)
 
 
 def _is_stopping(session: Session) -> bool:

@@ -269,7 +269,6 @@ class Origins:
             returned=merged.returned,
             delimiter=saved.dialect.delimiter if saved.dialect.delimiter != own else None,
         )
-        masking.get_logger().info("view.edited", csv=self.csv_path, cells=edit.cells, stale=edit.stale)
         return Origin(
             data=current,
             table=merged.table,
@@ -406,6 +405,11 @@ class Origins:
 
     def _newest_base(self) -> Backup | None:
         return next(filter(self.is_base, self.backups.all()), None)
+
+    def base_of_save(self, saved: str | None) -> Backup | None:
+        """Return the base that a save became, by the SHA-256 of what was saved."""
+        newest = self._newest_base()
+        return newest if newest and newest.saved == saved else None
 
     def _beginning(self) -> Position | None:
         newest = self._newest_base()

@@ -67,7 +67,7 @@ class RunResult:
         lost_workers: How many workers died or were stopped in the middle of a PO.
         stopped: What stopped the run early, a signal or that nothing could be recorded, or None.
         duration_s: How long it took, in seconds.
-        edits: What the saves of the CSV did that were taken over since the session began.
+        edits: What the saves of the CSV did that were taken over as the session began or since.
         again: POs that this run had finished and worked on again, since somebody set their STATUS back.
     """
 

@@ -61,7 +61,7 @@ class Session:
         ended: What the compaction at the end did, or None.
         interrupted: The POs that were in flight when an earlier run died.
         damage: What was found damaged in the log so far.
-        edits: What the saves did that were taken over so far.
+        edits: What the saves did that were taken over so far, as the session began or since.
         stop: Asks the present run to finish what is in flight and to return; None when none is on.
     """
 
@@ -157,8 +157,7 @@ class Session:
 
     def _take_note(self, result: CompactResult) -> None:
         self.damage += result.damage
-        if result.edit:
-            self.edits.append(result.edit)
+        self.edits += result.edits
 
     def _keep_current(self) -> None:
         def on_result(result: CompactResult) -> None:

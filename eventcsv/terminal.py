@@ -46,8 +46,8 @@ def compaction_lines(result: CompactResult) -> Iterator[str]:
     yield _line("folded", f"{result.events:,} {plural('event', result.events)}, up to {place}")
     if result.rebuilt:
         yield _line("rebuilt", result.rebuilt)
-    if result.edit:
-        yield from edit_lines(result.edit)
+    for edit in result.edits:
+        yield from edit_lines(edit)
     if result.added_columns:
         yield _line("added", f"{plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
     yield from _log_lines(result)
@@ -117,7 +117,7 @@ def summary(result: CompactResult) -> str:
     parts = [f"+{result.events:,} {plural('event', result.events)}"]
     parts += [f"{len(result.damage)} damaged"] * bool(result.damage)
     parts += [f"for keys in no row: {few(list(result.unknown))}"] * bool(result.unknown)
-    parts += [edit_line(result.edit)] if result.edit else []
+    parts += map(edit_line, result.edits)
     parts += [f"rebuilt: {result.rebuilt}"] * bool(result.rebuilt)
     parts += [f"added {', '.join(result.added_columns)}"] * bool(result.added_columns)
     return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}  |  {_statuses(result.by_status)}"
@@ -318,6 +318,8 @@ def session_lines(begun: CompactResult, backup: Backup, session: str) -> Iterato
     yield f"session {session}: the CSV as it is now was kept as {near(backup.path)}"
     if begun.events:
         yield f"  {begun.events:,} {plural('event', begun.events)} that an earlier run had left in the log came first"
+    for edit in begun.edits:
+        yield f"  {edit_line(edit)}"
     yield from _findings(begun.torn, begun.damage)
 
 

@@ -51,6 +51,7 @@ SOMETIMES = (
     "CSV replaced",
     "NUL bytes after a power cut",
     "a sector torn by a power cut",
+    "an old copy saved",
     "acknowledged after a fault",
     "an event twice in the log",
     "backup removed",

@@ -417,13 +417,16 @@ def _one_a_line(lines: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
 
 def _decided(cells: pl.DataFrame, past: Past, columns: Sequence[_Column], done: Collection[str]) -> pl.DataFrame:
     """Add to cells what they are now (`present`), what they will be (`text`), and whether they stay so (`stays`)."""
-    of_results = [index for index, column in enumerate(columns) if column.ident in past.set_by_results]
+    idents = {*past.set_by_results, *map(unguarded_id, COLUMNS.values())}
+    of_results = [index for index, column in enumerate(columns) if column.ident in idents]
     is_new, is_done = pl.col("twin").is_null(), pl.col("key").is_in(list(done))
     cells = cells.with_columns(pl.when(is_new).then("last").otherwise("now").alias("present"))
     differs, since = pl.col("saved") != pl.col("present"), pl.col("since")
     asked = cells.select(differs & since & ~is_new).to_series()
     untouched = cells.get_column("shown") | _alike(cells.get_column("saved"), cells.get_column("then"), asked)
-    in_doubt = pl.col("doubt") & ~is_new & pl.col("column").is_in(of_results)
+    # Of results that are known no more nobody can tell which columns they set; what is empty none of them has set.
+    may_be_a_result = pl.col("column").is_in(of_results) | (pl.col("now") != "")
+    in_doubt = pl.col("doubt") & ~is_new & may_be_a_result
     cells = cells.with_columns(untouched.alias("untouched"))
     cells = cells.with_columns((differs & (since & (pl.col("untouched") | is_new) | in_doubt)).alias("stays"))
     return cells.with_columns(

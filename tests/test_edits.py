@@ -18,6 +18,7 @@ from conftest import read_csv
 from faults import Killed, Recording, with_storage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from servers import unused_name
 
 from eventcsv import EventCsv, InvalidCsv, merge
 from eventcsv.errors import EditRefused
@@ -25,6 +26,8 @@ from eventcsv.respelling import alike, is_lossy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from servers import PgServer
 
     from eventcsv import CompactResult
 
@@ -211,8 +214,21 @@ AFTER: Final = HEADER + "PO1;COMPLETED;1;t1;\nPO2;COMPLETED;2;t2;\nPO3;PENDING;;
 @pytest.fixture
 def job(tmp_path: Path) -> EventCsv:
     """A job of four POs, two of which are done."""
-    (tmp_path / "input.csv").write_text(FIRST)
-    made = EventCsv(tmp_path / "input.csv", durability="process", settle_s=0)
+    return two_done(tmp_path / "input.csv")
+
+
+@pytest.fixture(params=["file", "postgresql"])
+def any_job(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EventCsv:
+    """The same, wherever its log is."""
+    if request.param == "postgresql":
+        monkeypatch.setenv("EVENTCSV_LOG", request.getfixturevalue("pg_server").url)
+        monkeypatch.setenv("EVENTCSV_JOB", unused_name("edits"))
+    return two_done(tmp_path / "input.csv")
+
+
+def two_done(path: Path) -> EventCsv:
+    path.write_text(FIRST)
+    made = EventCsv(path, durability="process", settle_s=0)
     made.compact()
     for number in (1, 2):
         made.emit_result(f"PO{number}", "COMPLETED", last_processed=f"t{number}", columns={"FOUND": number})
@@ -282,9 +298,9 @@ CASES: Final[dict[str, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_save_becomes(job: EventCsv, case: str) -> None:
+def test_a_save_becomes(any_job: EventCsv, case: str) -> None:
     """The whole CSV, byte for byte; saved again it stays so, and so does a replay."""
-    saved, expected = CASES[case]
+    job, (saved, expected) = any_job, CASES[case]
     path = Path(job.csv_path)
     path.write_bytes(saved.encode())
     assert job.progress().by_status == EventCsv(path, settle_s=0).progress().by_status
@@ -308,6 +324,101 @@ def test_a_row_that_is_younger_than_the_copy_stays(job: EventCsv) -> None:
     assert result.edit is not None
     assert ("PO9",) == result.edit.younger
     assert swapped(AFTER, ("t1;", "t1;x")) + "PO9;NEW;;;\n" == path.read_text()
+
+
+DOUBLE: Final = HEADER + "PO1;PENDING;;;a\nPO2;PENDING;;;\nPO1;PENDING;;;b\n"
+
+
+def test_rows_that_share_a_key_are_matched_by_their_order(tmp_path: Path) -> None:
+    """Each keeps what was typed into it, though a result is for both; what the two differ in is in the base alone."""
+    path = tmp_path / "input.csv"
+    path.write_text(DOUBLE)
+    job = EventCsv(path, durability="process", settle_s=0)
+    job.compact()
+    job.emit_result("PO1", "COMPLETED", last_processed="t1", columns={"FOUND": 1})
+    job.compact()
+    path.write_text(swapped(DOUBLE, (";b\n", ";c\n"), ("PO2;PENDING", "PO2;COMPLETED")))
+    job.compact()
+    expected = HEADER + "PO1;COMPLETED;1;t1;a\nPO2;COMPLETED;;;\nPO1;COMPLETED;1;t1;c\n"
+    assert expected == path.read_text()
+    assert not job.replay().changed
+    assert ["result"] == [event.kind for event in job.history("PO1")]
+    # One of the two goes: the first one is matched with the first one.
+    path.write_text(swapped(DOUBLE, ("PO1;PENDING;;;b\n", ""), ("PO2;PENDING", "PO2;COMPLETED")))
+    job.compact()
+    assert HEADER + "PO1;COMPLETED;1;t1;a\nPO2;COMPLETED;;;\n" == path.read_text()
+
+
+@pytest.mark.parametrize("how", ["the oldest backups lost", "pruned"])
+def test_a_copy_from_before_all_that_is_known(job: EventCsv, how: str) -> None:
+    """In doubt the result stays; what people alone have is taken as ever, and what was not taken is told."""
+    path = Path(job.csv_path)
+    job.emit_result("PO1", "COMPLETED", last_processed="t3", columns={"FOUND": 7})
+    job.new_segment()
+    job.compact()
+    job.back_up()
+    for backup in job.backups()[1:]:
+        for there in (Path(backup.path), Path(backup.path).with_suffix(".json")):
+            there.unlink()
+    if how == "pruned":
+        assert job.prune().removed
+    now = swapped(AFTER, ("PO1;COMPLETED;1;t1", "PO1;COMPLETED;7;t3"))
+    assert now == path.read_text()
+    path.write_text(swapped(AFTER, ("PO1;COMPLETED;1;t1;", "PO1;AGAIN;1;t1;x"), ("PO3;PENDING;", "PO3;PENDING;5")))
+    edit = job.compact().edit
+    expected = swapped(now, ("t3;", "t3;x"), ("PO3;PENDING;", "PO3;PENDING;5"))
+    assert expected == path.read_text()
+    assert edit is not None
+    assert (2, 1, 1) == (edit.cells, edit.stale, edit.doubtful)
+    assert not job.replay().changed
+
+
+def test_a_save_reaches_the_csv_of_another_host(
+    tmp_path: Path, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is typed on one machine is in the CSV of the other, as results are; a row that it lacks is not told."""
+    monkeypatch.setenv("EVENTCSV_LOG", pg_server.url)
+    monkeypatch.setenv("EVENTCSV_JOB", unused_name("two-hosts"))
+    here, there = tmp_path / "here" / "input.csv", tmp_path / "there" / "input.csv"
+    for path in (here, there):
+        path.parent.mkdir()
+    job = two_done(here)
+    there.write_text(FIRST)
+    other = EventCsv(there, durability="process", settle_s=0)
+    other.compact()
+    assert AFTER == there.read_text()
+    here.write_text(swapped(AFTER, ("PO3;PENDING", "PO3;COMPLETED"), ("PO4;", "PO5;NEW;;;\nPO4;")))
+    job.compact()
+    result = other.compact()
+    assert swapped(AFTER, ("PO3;PENDING", "PO3;COMPLETED")) == there.read_text()
+    assert ({}, 0, None) == (result.unknown, result.events, result.edit)
+    assert ["PO4"] == other.pending()
+
+
+class SavesAgain(Recording):
+    """Somebody saves once more while a save is taken over."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__()
+        self._path, self._text = path, text
+
+    def before(self, step: str, *args: object) -> None:
+        if step == "create" and str(args[0]).endswith(".eventcsv.tmp") and self._text:
+            self._path.write_text(self._text)
+            self._text = ""
+
+
+def test_a_save_that_is_saved_over_at_once_is_told_as_well(job: EventCsv) -> None:
+    """Both are in the log and in the CSV, and both are told."""
+    path = Path(job.csv_path)
+    path.write_text(swapped(FIRST, ("PO1;PENDING;;;", "PO1;PENDING;;;x")))
+    second = swapped(FIRST, ("PO1;PENDING;;;", "PO1;PENDING;;;x"), ("PO3;PENDING;;;", "PO3;PENDING;;;y"))
+    result = with_storage(EventCsv(path, settle_s=0), SavesAgain(path, second)).compact()
+    assert swapped(AFTER, ("t1;", "t1;x"), ("PO3;PENDING;;;", "PO3;PENDING;;;y")) == path.read_text()
+    assert [1, 1] == [edit.cells for edit in result.edits]
+    assert (result.edit, 1) == (result.edits[-1], len(result.overtaken))
+    assert None not in {edit.copy for edit in result.edits}
+    assert ["result", "edit"] == [event.kind for event in job.history("PO1")]
 
 
 def test_what_met_a_result_is_told_with_both_values(job: EventCsv) -> None:

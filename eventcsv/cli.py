@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from eventcsv.compactor import CompactResult
+    from eventcsv.event import Event
     from eventcsv.folded import ProgressCallback
     from eventcsv.follow import Looks
     from eventcsv.scan import Damage
@@ -235,7 +236,7 @@ def run(
         typer.Argument(
             metavar="MODULE:FUNCTION",
             help="What to do with a PO, as `jobs:download` for `def download(key, row)` in jobs.py. It returns a "
-            "mapping from column names to values; STATUS is COMPLETED when it names none.",
+            "mapping from column names to values, or a STATUS; STATUS is COMPLETED when it names none.",
             show_default=False,
         ),
     ],
@@ -414,7 +415,7 @@ def history(
     damage: list[Damage] = []
     for event in job.history(po, on_damage=damage.append):
         found += 1
-        _Output(as_json).show(event, terminal.event_lines(event))
+        _Output(as_json).show(_recorded(event), terminal.event_lines(event))
     damage = [item for item in damage if not item.torn]
     for item in damage:
         _say(f"eventcsv: {job.log_place}: damaged, and perhaps about {po}: {item}")
@@ -521,7 +522,17 @@ def emit(
     columns = _assigned(assignments or [])
     with EventCsv(csv, key=key, durability=durability, lock_timeout_s=lock_timeout_s, log=log, job=job_name) as job:
         event = job.emit_result(po, status, columns=columns)
-    _Output(as_json).show(event, iter([f"recorded {event.key} {event.cells.get('STATUS', '')} as {event.id}"]))
+    for mended in event.mended:
+        _say(f"eventcsv: {masked(mended)}")
+    _Output(as_json).show(
+        _recorded(event), iter([f"recorded {event.key} {event.cells.get('STATUS', '')} as {event.id}"])
+    )
+
+
+def _recorded(event: Event) -> dict[str, Any]:
+    """Return an event as it stands in the log, with what was done to values of it when it has just been recorded."""
+    record = dataclasses.asdict(event)
+    return record if event.mended else {name: value for name, value in record.items() if name != "mended"}
 
 
 def _assigned(assignments: list[str]) -> dict[str, str]:

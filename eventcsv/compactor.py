@@ -29,7 +29,7 @@ import polars as pl
 from eventcsv import masking
 from eventcsv.backup import EDITED, SESSION
 from eventcsv.errors import EventCsvError, InvalidCsv, InvalidEvent
-from eventcsv.event import COLUMNS, Event, Kind, encode, utc_text
+from eventcsv.event import COLUMNS, LONGEST_CELL, Event, Kind, encode, utc_text
 from eventcsv.folded import fold_onto
 from eventcsv.medium import network_file_system_of
 from eventcsv.origin import EditedMeanwhile, Origins
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 
 _ATTEMPTS: Final = 10
-LONGEST_CELL: Final = 32_767
-"""In characters; "Excel specifications and limits", Microsoft."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class EventCsvError(Exception):
 
 
 class InvalidEvent(EventCsvError, ValueError):
-    """An event breaks a rule; nothing was written.
+    """An event belongs to no row or to no column, or has no status; nothing was written.
 
     Attributes:
         field: The argument or column at fault.

@@ -5,18 +5,19 @@ The worker side is light; the operator side loads Polars on first use.
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 import orjson
 
-from eventcsv import checkpoint
+from eventcsv import checkpoint, masking
 from eventcsv.errors import AppendError, BackupError, ClaimLost, EventCsvError, InvalidCsv, InvalidEvent, ServerError
 from eventcsv.event import (
     BLANKS,
@@ -27,19 +28,19 @@ from eventcsv.event import (
     Event,
     Kind,
     Status,
-    check_cells,
-    check_key,
     column_id,
     utc_text,
 )
 from eventcsv.log import CHECKPOINT_NAME, Durability, FileLog
 from eventcsv.masking import escaped, masked
+from eventcsv.result import Note, cells_of, fitted, key_of, pairs_in
 from eventcsv.scan import events
 from eventcsv.session_lock import SessionLock
 from eventcsv.storage import Storage
+from eventcsv.values import is_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from eventcsv.backup import Backup
     from eventcsv.claims import Claims
@@ -184,64 +185,67 @@ class EventCsv:
         supplier: str | None = None,
         attachments_found: int | None = None,
         attachments_downloaded: int | None = None,
-        attachment_names: Sequence[str] | None = None,
-        error_message: str | None = None,
-        download_folder: str | None = None,
+        attachment_names: Iterable[object] | None = None,
+        error_message: str | BaseException | None = None,
+        download_folder: str | os.PathLike[str] | None = None,
         coupa_url: str | None = None,
-        last_processed: datetime | str | None = None,
-        columns: Mapping[str, object] | None = None,
+        last_processed: date | str | None = None,
+        columns: Mapping[str, object] | Iterable[tuple[str, object]] | None = None,
     ) -> Event:
         """Record the result of one PO. Once this returns, the result survives whatever `durability` promises.
 
-        For every column: None leaves it alone, "" clears it.
+        For every column: None leaves it alone, and so does what NumPy and pandas mean by missing; "" clears it. Values
+        of any other type than the usual one are recorded, too, as the README's table says. What had to be mended is
+        logged as `result.mended`.
 
         Args:
             key: The PO, as in the key column.
-            status: What came of it; a `Status`, or another upper-case word of the field.
+            status: What came of it; a `Status`, or another word of the field.
             supplier: SUPPLIER.
-            attachments_found: ATTACHMENTS_FOUND, not negative.
-            attachments_downloaded: ATTACHMENTS_DOWNLOADED, at most attachments_found.
+            attachments_found: ATTACHMENTS_FOUND.
+            attachments_downloaded: ATTACHMENTS_DOWNLOADED; that they are more than were found is told.
             attachment_names: AttachmentName, joined with ";".
-            error_message: ERROR_MESSAGE; required with ERROR and FAILED.
+            error_message: ERROR_MESSAGE: text, or the exception, whose secrets are masked. ERROR and FAILED without one
+                get "no message was given".
             download_folder: DOWNLOAD_FOLDER.
             coupa_url: COUPA_URL.
-            last_processed: LAST_PROCESSED; by default now, as ISO 8601 in UTC.
-            columns: Any other column: name to text or number. The CSV gets columns that it lacks at its right end.
+            last_processed: LAST_PROCESSED, as ISO 8601 in UTC; a datetime without a time zone is local time. By
+                default now.
+            columns: Any other columns: a mapping of names to values, or pairs. The CSV gets columns that it lacks at
+                its right end.
 
         Returns:
-            The event as it stands in the log.
+            The event as it stands in the log; `Event.mended` tells what had to be mended.
 
         Raises:
-            InvalidEvent: A rule is broken; nothing was written.
+            InvalidEvent: It belongs to no row (the key is missing, blank or holds a control character), to no column
+                (a name is blank, no text, given twice, or the key column), or has no status; nothing was written.
             AppendError: The result could not be made durable, after three retries; the error carries the event.
         """
-        if status is None:
-            raise InvalidEvent("status", "is required: what came of the PO?")
+        notes: list[Note] = []
         ts = _now()
+        is_dated = last_processed is not None and not is_missing(last_processed)
         given = (  # in the order of COLUMNS
             status,
             supplier,
             attachments_found,
             attachments_downloaded,
             attachment_names,
-            f"{ts[:_SECONDS]}Z" if last_processed is None else last_processed,
+            last_processed if is_dated else f"{ts[:_SECONDS]}Z",
             error_message,
             download_folder,
             coupa_url,
         )
-        values: dict[str, object] = dict(zip(COLUMNS.values(), given, strict=True))
-        if columns:
-            if not isinstance(columns, Mapping):
-                raise InvalidEvent("columns", f"has to be a dict of column to value, not {type(columns).__name__}")
-            if last_processed is None and any(column_id(str(name)) == column_id(_LAST_PROCESSED) for name in columns):
-                del values[_LAST_PROCESSED]
-            values = {name: value for name, value in values.items() if value is not None}
-            _refuse_repeated(values, columns)
-            values |= columns
-        cells = check_cells(values, key_column=self.key)
-        event = self._log.new_event(Kind.RESULT, check_key(key), cells, ts)
-        self._record(event)
-        return event
+        values: Iterable[tuple[object, object]] = zip(COLUMNS.values(), given, strict=True)
+        if columns is not None:
+            others = _others(columns, notes)
+            if not is_dated and any(column_id(str(name)) == column_id(_LAST_PROCESSED) for name, _ in others):
+                values = (pair for pair in values if pair[0] != _LAST_PROCESSED)
+            values = itertools.chain(values, others)
+        cells = cells_of(values, key_column=self.key, notes=notes)
+        event = self._log.new_event(Kind.RESULT, key_of(key, key_column=self.key, notes=notes), cells, ts)
+        event = self._record(event, notes)
+        return _told(event, notes) if notes else event
 
     def emit_started(self, key: str) -> Event:
         """Record that a PO is taken up, before its work begins, so that work that is cut short is known to have begun.
@@ -258,17 +262,24 @@ class EventCsv:
             InvalidEvent: `key` cannot be the key of a row; nothing was written.
             AppendError: It could not be made durable, after three retries.
         """
-        event = self._log.new_event(Kind.STARTED, check_key(key), {}, _now())
-        self._record(event)
-        return event
+        return self._record(self._log.new_event(Kind.STARTED, key_of(key), {}, _now()), [])
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: Event, notes: list[Note]) -> Event:
+        """Append an event, and return it as it stands in the log."""
         try:
             self._check_csv_exists()
         except ServerError as error:
             raise AppendError(
                 f"{error}. Treat {event.key} as not done; once the cause is gone, emit it again", event
             ) from error
+        try:
+            self._append(event)
+        except InvalidEvent:  # as it is it cannot be a line of the log, which is found before anything is written
+            event = fitted(event, notes)
+            self._append(event)
+        return event
+
+    def _append(self, event: Event) -> None:
         token = self._tokens.get(event.key.strip(BLANKS)) if self._tokens else None
         if token is None:
             self._log.append(event)
@@ -697,7 +708,7 @@ class EventCsv:
             InvalidCsv: There is neither such a CSV nor a log of it.
             UnsupportedFormat: The log was made by a newer eventcsv.
         """
-        wanted = check_key(key).strip(BLANKS)
+        wanted = key_of(key).strip(BLANKS)
         self._check_csv_exists()
         needle = orjson.dumps(wanted)[1:-1]
         seen: set[str] = set()
@@ -829,10 +840,23 @@ def init_server(
     return place, lines
 
 
-def _refuse_repeated(values: Mapping[str, object], columns: Mapping[str, object]) -> None:
-    for name in columns:
-        if name in values:
-            raise InvalidEvent("columns", f"{name} is given twice, as an argument and in columns")
+def _others(columns: object, notes: list[Note]) -> Collection[tuple[object, object]]:
+    if type(columns) is dict:
+        return columns.items()
+    if is_missing(columns):
+        return ()
+    pairs, unread = pairs_in(columns)
+    if unread:
+        notes.append(Note("columns", f"pairs of a column and a value were looked for in {unread}"))
+    return pairs
+
+
+def _told(event: Event, notes: list[Note]) -> Event:
+    """Tell what was done to the values of a result; whoever listens to no log pays nothing for that."""
+    if logging.getLogger("eventcsv").hasHandlers():
+        for column, done in notes:
+            masking.get_logger().warning("result.mended", key=event.key, column=column, done=done)
+    return replace(event, mended=tuple(f"{column}: {done}" for column, done in notes))
 
 
 _jobs: dict[tuple[str, str, str, str | None], EventCsv] = {}
@@ -864,7 +888,7 @@ def emit_result(  # the details are those of the method, which checks them
 
     Raises:
         EventCsvError: Nothing names a CSV, nor a server and a job on it.
-        InvalidEvent: A rule is broken; nothing was written.
+        InvalidEvent: It belongs to no row or to no column, or has no status; nothing was written.
         AppendError: The result could not be made durable.
     """
     path = csv or os.environ.get(CSV_VARIABLE)

@@ -13,8 +13,9 @@ import polars as pl
 from eventcsv import masking
 from eventcsv.claiming import Refusal, owner_of
 from eventcsv.errors import AppendError, ClaimLost, EventCsvError, InvalidEvent, ServerError
-from eventcsv.event import BLANKS, COLUMNS, FAILED, Kind, Status, check_key, column_id
+from eventcsv.event import BLANKS, COLUMNS, FAILED, Kind, Status, column_id
 from eventcsv.progress import work_of
+from eventcsv.result import key_of
 from eventcsv.scan import events
 from eventcsv.worker import Outcome, Recorder, Task
 
@@ -353,7 +354,7 @@ class Run:
 
 def _is_key(text: str) -> bool:
     try:
-        check_key(text)
+        key_of(text)
     except InvalidEvent:
         return False
     return True

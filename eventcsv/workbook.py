@@ -15,9 +15,8 @@ import polars as pl
 import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name, xl_range
 
-from eventcsv.compactor import LONGEST_CELL
 from eventcsv.errors import EventCsvError
-from eventcsv.event import COLUMNS
+from eventcsv.event import COLUMNS, LONGEST_CELL
 
 if TYPE_CHECKING:
     from eventcsv.view import Table

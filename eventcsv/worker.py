@@ -8,29 +8,34 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from eventcsv.errors import AppendError, ClaimLost, InvalidEvent
 from eventcsv.event import BLANKS, COLUMNS, Status, column_id
-from eventcsv.masking import masked
+from eventcsv.result import Pairs, column_ident, pairs_in
+from eventcsv.values import cleaned, is_missing, is_truth, one_line, short, text_of, whole_digits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from multiprocessing.connection import Connection
+
+    from _typeshed import DataclassInstance
 
     from eventcsv.event import Event
 
     Row = dict[str, str]
-    Process = Callable[[str, Row], Mapping[str, object] | None]
+    Returned = Mapping[str, object] | Iterable[tuple[str, object]] | DataclassInstance | str | bool | None
+    Process = Callable[[str, Row], Returned]
     Initializer = Callable[[], object]
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S: Final = 0.2
 _LONGEST_MESSAGE: Final = 1_000
 _LONGEST_DETAILS: Final = 20_000
+_MAY_RETURN: Final = "it may return columns (a mapping, a dataclass, pairs), a STATUS, True, False or None"
 _STATUS: Final = column_id(COLUMNS["status"])
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
 
@@ -170,7 +175,7 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
         if work.initializer:
             work.initializer()
     except BaseException as error:  # noqa: BLE001  # whatever it is, the session has to know
-        send(Broken(_one_line(error)))
+        send(Broken(one_line(error, longest=_LONGEST_MESSAGE)))
         return
     with suppress(EOFError, ConnectionError):  # the session has ended, or has died
         send(Ready())
@@ -235,7 +240,7 @@ def _work_on(task: Task, work: Work) -> Outcome:
     try:
         cells = _cells(work.process(task.key, task.row), task, work.job.key)
     except BaseException as error:  # noqa: BLE001  # any failure of the caller's code is this PO's, and nobody else's
-        cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: _one_line(error)}
+        cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: one_line(error, longest=_LONGEST_MESSAGE)}
         details = traceback.format_exc()[-_LONGEST_DETAILS:]
     if os.getpid() != pid:  # a child that the caller's code forked, and that has no business here
         os._exit(0)
@@ -251,7 +256,11 @@ def _record(job: Recorder, key: str, cells: dict[str, object]) -> Event:
     try:
         return job.emit_result(key, status, columns=cells)  # type: ignore[arg-type]  # it is checked there
     except InvalidEvent as error:
-        return job.emit_result(key, Status.ERROR, error_message=_clean(f"the result breaks a rule: {error}"))
+        return job.emit_result(key, Status.ERROR, error_message=_of_no_place(error))
+
+
+def _of_no_place(error: InvalidEvent) -> str:
+    return cleaned(f"the result belongs to no row or no column: {error}", longest=_LONGEST_MESSAGE)
 
 
 def _cells(returned: object, task: Task, key_column: str) -> dict[str, object]:
@@ -259,35 +268,61 @@ def _cells(returned: object, task: Task, key_column: str) -> dict[str, object]:
 
     The key may be among them, unchanged, since to return the row with some cells changed is natural.
     """
+    returned = _without_enum(returned)
     if returned is None:
-        returned = {}
-    if not isinstance(returned, Mapping):
-        raise TypeError(f"process returned {type(returned).__name__}; it has to return a mapping of columns, or None")
-    named = {column_id(str(name)): value for name, value in returned.items()}
-    status = named.get(_STATUS)
-    cells: dict[str, object] = {COLUMNS["status"]: status if status is not None and status != "" else Status.COMPLETED}
-    if named.get(_MESSAGE) is None and any(column_id(name) == _MESSAGE and text for name, text in task.row.items()):
+        return _completed({}, task)
+    if is_truth(returned):
+        return _completed({_STATUS: (COLUMNS["status"], Status.COMPLETED if returned else Status.FAILED)}, task)
+    if isinstance(returned, str):
+        return _completed({_STATUS: (COLUMNS["status"], returned)}, task)
+    pairs, unread = pairs_in(returned)
+    if not pairs and not hasattr(returned, "keys") and not is_dataclass(returned):
+        unread = short(returned)
+    named, faults = _named(pairs, task, key_column)
+    faults = [f"{unread}; {_MAY_RETURN}"] * bool(unread) + faults
+    if faults:
+        message = text_of(named.pop(_MESSAGE, ("", None))[1], []) or ""
+        told = cleaned("; ".join(f"process returned {fault}" for fault in faults), longest=_LONGEST_MESSAGE)
+        named[_STATUS] = (COLUMNS["status"], Status.ERROR)
+        named[_MESSAGE] = (COLUMNS["error_message"], f"{message}; {told}" if message.strip() else told)
+    return _completed(named, task)
+
+
+def _named(pairs: Pairs, task: Task, key_column: str) -> tuple[dict[str, tuple[str, object]], list[str]]:
+    """Return the columns that can be set, by what tells them apart, and what is wrong with the others."""
+    named: dict[str, tuple[str, object]] = {}
+    faults: list[str] = []
+    for name, value in pairs:
+        ident = column_ident(name) if isinstance(name, str) else ""
+        if not ident:
+            faults.append(f"the name of a column that is no text, or blank: {short(name)}")
+        elif ident in named:
+            faults.append(f"the column {name!r} twice")
+        elif ident != column_id(key_column):
+            named[ident] = (str(name), value)
+        elif (key := _key_text(value)) not in {"", task.key}:
+            faults.append(f"{name} {short(key)}, which is the key of another row")
+    return named, faults
+
+
+def _completed(named: Mapping[str, tuple[str, object]], task: Task) -> dict[str, object]:
+    status = named.get(_STATUS, ("", None))[1]
+    is_none = is_missing(status) or (isinstance(status, str) and not status.strip(BLANKS))
+    cells: dict[str, object] = {COLUMNS["status"]: Status.COMPLETED if is_none else status}
+    if is_missing(named.get(_MESSAGE, ("", None))[1]) and any(
+        column_id(name) == _MESSAGE and text for name, text in task.row.items()
+    ):
         cells[COLUMNS["error_message"]] = ""
-    given = {_STATUS}
-    if str(named.get(column_id(key_column), "")).strip(BLANKS) == task.key:
-        given.add(column_id(key_column))
-    return cells | {name: value for name, value in returned.items() if column_id(str(name)) not in given}
+    return cells | {name: value for ident, (name, value) in named.items() if ident != _STATUS and value is not None}
+
+
+def _without_enum(value: object) -> object:
+    return _without_enum(value.value) if isinstance(value, Enum) and not isinstance(value, str) else value
+
+
+def _key_text(value: object) -> str:
+    return (whole_digits(value) or text_of(value, []) or "").strip(BLANKS)
 
 
 def _text_of(cells: Mapping[str, str]) -> str:
     return next((text for name, text in cells.items() if column_id(name) == _MESSAGE), "")
-
-
-def _one_line(error: BaseException) -> str:
-    """Return what an exception says, as one line that any cell can hold."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # an exception may well fail to describe itself
-        text = "(it cannot be shown)"
-    return _clean(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def _clean(text: str) -> str:
-    """Return a text as one line without secrets, and not too long; nobody has looked at it before it is in the CSV."""
-    line = masked(" ".join(text[: 4 * _LONGEST_MESSAGE].split()))
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 3]}..."

@@ -87,10 +87,6 @@ def work(key: str, row: dict[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912,
             return ["COMPLETED"]
         case "negative":
             return {"ATTACHMENTS_FOUND": -1}
-        case "small letters":
-            return {"STATUS": "completed"}
-        case "failed without a word":
-            return {"STATUS": "FAILED"}
         case "a key":
             return {"PO_NUMBER": "PO9"}
         case "column of bytes":

@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,81 +256,19 @@ def test_a_key_column_without_a_name_is_refused(tmp_path: Path, action: Action, 
     assert before == everything(tmp_path)
 
 
-# --- events that break a rule ------------------------------------------------------------------------------------
+# --- events of no row or no column -------------------------------------------------------------------------------
 
-HUGE = 10**5000
 BAD_EVENTS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "status in lower case": ({"status": "completed"}, "status", "'completed'"),
-    "status of another kind": ({"status": "done"}, "status", "upper-case"),
-    "status in title case": ({"status": "Completed"}, "status", "'Completed'"),
-    "status empty": ({"status": ""}, "status", "''"),
-    "status of two words": ({"status": "NO ATTACHMENTS"}, "status", "'NO ATTACHMENTS'"),
-    "status with a space": ({"status": " COMPLETED"}, "status", "' COMPLETED'"),
-    "status with a newline": ({"status": "COMPLETED\n"}, "status", r"'COMPLETED\n'"),
-    "status with a hyphen": ({"status": "RATE-LIMIT"}, "status", "RATE_LIMIT"),
-    "status with an accent": ({"status": "ÉCHEC"}, "status", "'ÉCHEC'"),
-    "status of 65 letters": ({"status": "X" * 65}, "status", "upper-case word"),
-    "status a number": ({"status": 5}, "status", "upper-case word"),
-    "status none": ({"status": None}, "status", ""),
-    "found negative": ({"attachments_found": -1}, "attachments_found", "not negative, not -1"),
-    "downloaded negative": ({"attachments_downloaded": -5}, "attachments_downloaded", "not -5"),
-    "found a float": ({"attachments_found": 2.0}, "attachments_found", "whole number"),
-    "found half": ({"attachments_found": 2.5}, "attachments_found", "not 2.5"),
-    "found NaN": ({"attachments_found": float("nan")}, "attachments_found", "whole number"),
-    "found infinite": ({"attachments_found": float("inf")}, "attachments_found", "whole number"),
-    "found a bool": ({"attachments_found": True}, "attachments_found", "not True"),
-    "downloaded a bool": ({"attachments_downloaded": False}, "attachments_downloaded", "not False"),
-    "found text": ({"attachments_found": "two"}, "attachments_found", "'two'"),
-    "found negative text": ({"attachments_found": "-1"}, "attachments_found", "'-1'"),
-    "found text of Arabic digits": ({"attachments_found": "٣"}, "attachments_found", "whole number"),
-    "found of 5000 digits": ({"attachments_found": HUGE}, "attachments_found", "digits"),
-    "found text of 5000 digits": ({"attachments_found": "1" * 5000}, "attachments_found", "..."),
-    "found list": ({"attachments_found": [2]}, "attachments_found", "whole number"),
-    "found negative, as a column": ({"columns": {"attachments_found": -1}}, "attachments_found", "not -1"),
-    "downloaded more than found": (
-        {"attachments_found": 1, "attachments_downloaded": 2},
-        "attachments_downloaded",
-        "is 2, more than the 1",
-    ),
-    "downloaded of none": (
-        {"attachments_found": 0, "attachments_downloaded": 1},
-        "attachments_downloaded",
-        "attachments_found",
-    ),
-    "downloaded more, as columns": (
-        {"columns": {"ATTACHMENTS_FOUND": "9", "attachments_downloaded": "10"}},
-        "attachments_downloaded",
-        "is 10, more than the 9",
-    ),
-    "ERROR without message": ({"status": "ERROR"}, "error_message", "required with status ERROR"),
-    "FAILED without message": ({"status": Status.FAILED}, "error_message", "required with status FAILED"),
-    "ERROR with empty message": ({"status": "ERROR", "error_message": ""}, "error_message", "what went wrong"),
-    "FAILED with blank message": ({"status": "FAILED", "error_message": " \t\n"}, "error_message", "required"),
-    "NaN": ({"columns": {"Amount": float("nan")}}, "Amount", "finite"),
-    "infinity": ({"columns": {"Amount": float("-inf")}}, "Amount", "finite"),
-    "number of 5000 digits": ({"columns": {"Amount": HUGE}}, "Amount", "digits"),
-    "columns a list": ({"columns": ["Amount"]}, "columns", "a dict of column to value, not list"),
-    "columns a text": ({"columns": "Amount"}, "columns", "not str"),
-    "value a list": ({"columns": {"Tags": ["a", "b"]}}, "Tags", "not list"),
-    "value a dict": ({"columns": {"Tags": {"a": 1}}}, "Tags", "not dict"),
-    "value bytes": ({"columns": {"Tags": b"a"}}, "Tags", "not bytes"),
-    "value an object": ({"columns": {"Tags": object()}}, "Tags", "not object"),
-    "message a list": ({"error_message": ["a"]}, "error_message", "not list"),
-    "names a number": ({"attachment_names": 5}, "attachment_names", "int"),
-    "names with a number": ({"attachment_names": ["a.pdf", 5]}, "attachment_names", "int"),
-    "names with none": ({"attachment_names": [None]}, "attachment_names", "NoneType"),
-    "names as bytes": ({"attachment_names": b"a.pdf"}, "attachment_names", "int"),
-    "naive datetime": ({"last_processed": datetime(2025, 10, 2)}, "last_processed", "time zone"),  # noqa: DTZ001  # the point
-    "datetime elsewhere": ({"columns": {"Due": datetime(2025, 10, 2)}}, "Due", "not datetime"),  # noqa: DTZ001  # the same
-    "surrogate in the key": ({"key": "PO\ud800"}, "key", "position 2"),
-    "surrogate in a column's name": ({"columns": {"\udcff": "x"}}, "columns", "surrogate"),
-    "surrogate in a value": ({"columns": {"Note": "ab\udfff"}}, "Note", "position 2"),
-    "surrogate in a message": ({"error_message": "\ud83d"}, "error_message", "surrogate"),
+    "status none": ({"status": None}, "status", "is required"),
+    "status empty": ({"status": ""}, "status", "is required"),
+    "status blank": ({"status": " \t\u00a0"}, "status", "is required"),
+    "status NaN": ({"status": float("nan")}, "status", "is required"),
+    "key none": ({"key": None}, "key", "missing, as None is"),
+    "key NaN": ({"key": float("nan")}, "key", "missing, as nan is"),
     "key empty": ({"key": ""}, "key", "empty"),
     "key blank": ({"key": " \t\u00a0"}, "key", "empty"),
-    "key a number": ({"key": 15262984}, "key", "not int"),
-    "key none": ({"key": None}, "key", "not NoneType"),
-    "key bytes": ({"key": b"PO1"}, "key", "not bytes"),
+    "key of no bytes": ({"key": b""}, "key", "empty"),
+    "key an empty list": ({"key": []}, "key", "empty"),
     "key with a newline": ({"key": "PO1\nPO2"}, "key", "U+000A at position 3"),
     "key with NUL": ({"key": "PO1\0"}, "key", "U+0000"),
     "key with an escape": ({"key": "\x1b[31mPO1"}, "key", "U+001B at position 0"),
@@ -340,17 +277,19 @@ BAD_EVENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "key with a line separator": ({"key": "PO\u20281"}, "key", "U+2028"),
     "column's name empty": ({"columns": {"": "x"}}, "columns", "empty"),
     "column's name blank": ({"columns": {" \t": "x"}}, "columns", "empty"),
-    "column's name a number": ({"columns": {7: "x"}}, "columns", "not int"),
-    "column's name with a newline": ({"columns": {"A\nB": "x"}}, "columns", r"'A\nB'"),
+    "column's name a number": ({"columns": {7: "x"}}, "columns", "not 7, a int"),
+    "column's name of bytes": ({"columns": {b"x": "x"}}, "columns", "not b'x'"),
     "column twice": ({"columns": {"STATUS": "ERROR"}}, "columns", "STATUS"),
-    "column twice, in another case": ({"columns": {"status": "ERROR"}}, "columns", "status"),
+    "column twice, in another case": ({"columns": {"Status": "ERROR"}}, "columns", "Status"),
     "column twice, other spaces": ({"columns": {"Note": "a", "note ": "b"}}, "columns", "note "),
+    "column twice, by its keyword": (
+        {"columns": {"attachment_names": "a", "AttachmentName": "b"}},
+        "columns",
+        "AttachmentName",
+    ),
+    "column twice, in pairs": ({"columns": [("Note", "a"), ("Note", "b")]}, "columns", "Note"),
     "key column": ({"columns": {"PO_NUMBER": "PO9"}}, "PO_NUMBER", "key column"),
     "key column in another case": ({"columns": {" po_number ": "PO9"}}, " po_number ", "key column"),
-    "message of 2 MiB": ({"error_message": "x" * (2 * MIB)}, "error_message", "1 MiB"),
-    "column of 2 MiB": ({"columns": {"Note": "é" * MIB}}, "Note", "1 MiB"),
-    "key of 2 MiB": ({"key": "P" * (2 * MIB)}, "key", "1 MiB"),
-    "column's name of 2 MiB": ({"columns": {"N" * (2 * MIB): "x"}}, "columns", "1 MiB"),
 }
 
 bad_events = pytest.mark.parametrize(("change", "at", "rule"), BAD_EVENTS.values(), ids=list(BAD_EVENTS))
@@ -743,18 +682,13 @@ REFUSALS: dict[str, Refusal] = {
     "no status": Refusal(("emit", "input.csv", "PO1"), 2, ("STATUS",)),
     "bad log level": Refusal(("--log-level", "loud", "compact", "input.csv"), 2, ("--log-level", "loud")),
     "bad durability": Refusal(emit_line("--durability", "paper"), 2, ("--durability", "paper")),
-    "status in lower case": Refusal(emit_line(status="done"), 2, ("status", "'done'", "Nothing was written")),
-    "status empty": Refusal(emit_line(status=""), 2, ("status", "''", "COMPLETED")),
-    "ERROR without message": Refusal(emit_line(status="ERROR"), 2, ("error_message", "required")),
-    "negative count": Refusal(emit_line("--set", "ATTACHMENTS_FOUND=-1"), 2, ("attachments_found", "'-1'")),
+    "status empty": Refusal(emit_line(status=""), 2, ("status", "is required", "Nothing was written")),
     "set without equals": Refusal(emit_line("--set", "SUPPLIER"), 2, ("--set", "COLUMN=TEXT", "SUPPLIER")),
     "set without column": Refusal(emit_line("--set", "=x"), 2, ("column", "empty")),
     "set the key column": Refusal(emit_line("--set", "PO_NUMBER=PO2"), 2, ("PO_NUMBER", "key column")),
     "set a column twice": Refusal(emit_line("--set", "Note=a", "--set", "Note=b"), 2, ("Note", "twice")),
-    "set what is no UTF-8": Refusal(emit_line("--set", b"Note=\xff"), 2, ("Note",)),
     "key empty": Refusal(emit_line(key=""), 2, ("key", "empty")),
     "key with an escape": Refusal(emit_line(key="\x1b[31mPO1"), 2, ("key", "U+001B")),
-    "key that is no UTF-8": Refusal(emit_line(key=b"PO\xff"), 2, ("key",)),
 }
 
 
@@ -779,7 +713,7 @@ def test_the_command_accepts_what_was_mended(tmp_path: Path) -> None:
     path.write_bytes(GOOD + b"PO4\n")
     assert 1 == run(tmp_path, "compact", "input.csv").returncode
     path.write_bytes(GOOD + b"PO4;;\n")
-    assert 2 == run(tmp_path, *emit_line(status="FAILED")).returncode
+    assert 2 == run(tmp_path, *emit_line(status=" ")).returncode
     assert 0 == run(tmp_path, *emit_line("--set", "ERROR_MESSAGE=no page", status="FAILED")).returncode
 
     done = run(tmp_path, "compact", "input.csv")

@@ -92,8 +92,8 @@ def key_of(key: object, *, key_column: str = DEFAULT_KEY, notes: list[Note] | No
 
 
 def _key_text(key: object, key_column: str, notes: list[Note]) -> str:
-    if isinstance(key, str):
-        return str.__str__(key)
+    if issubclass(type(key), str):
+        return str.__str__(key)  # as was just seen, without asking the key itself
     told: list[str] = []
     text = whole_digits(key) or text_of(key, told)
     if text is None:
@@ -196,9 +196,8 @@ def _cell(ident: str, column: str, value: object, notes: list[Note]) -> str | No
 
 
 def _status(value: object, told: list[str]) -> str | None:
-    known = _STATUSES.get(value) if isinstance(value, str) else None
-    if known:
-        return known
+    if type(value) in {str, Status} and value in _STATUSES:
+        return _STATUSES[value]
     text = text_of(value, told)
     if text is None:
         return None

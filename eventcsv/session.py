@@ -195,9 +195,10 @@ class Session:
         the second one stops at once.
 
         Args:
-            process: Called in a worker with a PO and its row (column name to text). It returns a mapping from column
-                names to values, or None; STATUS is COMPLETED when it names none, and an old ERROR_MESSAGE is cleared
-                when it names none. It has to be importable: at the top of a module.
+            process: Called in a worker with a PO and its row (column name to text). It returns columns (a mapping from
+                names to values, a dataclass, a named tuple, pairs), a STATUS, True, False for FAILED, or None. STATUS
+                is COMPLETED when it names none, and an old ERROR_MESSAGE is cleared when it names none. Of anything
+                else STATUS is ERROR, with what was returned. It has to be importable: at the top of a module.
             workers: How many worker processes.
             timeout_s: How long a PO may take, in seconds; None for as long as it likes.
             interrupted: What to do with POs that were in flight when an earlier run died, whose work may or may not

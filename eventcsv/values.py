@@ -50,18 +50,15 @@ def is_missing(value: object) -> bool:
     """Tell whether a value says that there is none: None, NaN, and what NumPy and pandas mean by it."""
     if value is None:
         return True
-    if _house(value) in {"numpy", "pandas"}:
-        name = type(value).__name__
-        if name in _MISSING_TYPES:
-            return True
-        if name in _MISSING_TIMES:
-            return bool(value != value)  # noqa: PLR0124  # what is no time is not equal to itself
-    if not isinstance(value, numbers.Number):
-        return False
+    name = type(value).__name__
+    if name in _MISSING_TYPES and _house(value) in {"numpy", "pandas"}:
+        return True
     try:
+        if not isinstance(value, numbers.Number) and not (name in _MISSING_TIMES and _house(value) == "numpy"):
+            return False
         is_nan = getattr(value, "is_nan", None)  # a Decimal's; a signalling one must not be compared
-        return bool(is_nan() if is_nan else value != value)  # noqa: PLR0124  # NaN is not equal to itself
-    except Exception:  # noqa: BLE001  # a number of the caller's own making
+        return bool(is_nan() if is_nan else value != value)  # noqa: PLR0124  # NaN and no time are not equal to themselves
+    except Exception:  # noqa: BLE001  # a number, or a stand-in, of the caller's own making
         return False
 
 
@@ -72,27 +69,34 @@ def is_truth(value: object) -> bool:
 
 def whole_digits(value: object) -> str | None:
     """Return the digits of a whole number that is no int by its type: 2.0, Decimal("2.00"), numpy.float32(2)."""
-    if not isinstance(value, numbers.Number) or isinstance(value, int):
-        return None
     try:
+        if not isinstance(value, numbers.Number) or isinstance(value, int):
+            return None
         number: Any = value.item() if _house(value) == "numpy" else value  # type: ignore[attr-defined]  # NumPy's
         return str(int(number)) if abs(number) < _MOST_WHOLE and number == int(number) else None
-    except (TypeError, ValueError, ArithmeticError):  # a complex number, NaN
+    except Exception:  # noqa: BLE001  # a complex number, NaN, or one of the caller's own making
         return None
 
 
 def moment_text(value: object, told: list[str]) -> str | None:
     """Return the text of LAST_PROCESSED: in UTC when it is a datetime, of which a naive one is local time."""
-    if type(value).__name__ == "datetime64" and _house(value) == "numpy" and not is_missing(value):
-        value = value.astype("datetime64[us]").item()  # type: ignore[attr-defined]  # NumPy's
-    if isinstance(value, datetime) and not is_missing(value):
-        # Of a class of its own (pandas' Timestamp) a naive one refuses to become UTC.
-        fields = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
-        try:
-            return utc_text(datetime(*fields, tzinfo=value.tzinfo, fold=value.fold), timespec="seconds")
-        except (OverflowError, OSError, ValueError):  # at the ends of the calendar
-            told.append("cannot be told in UTC, and stays as it is")
+    try:
+        moment = None if is_missing(value) else _moment(value)
+        if moment is not None:
+            return utc_text(moment, timespec="seconds")
+    except Exception as error:  # noqa: BLE001  # at the ends of the calendar, or a time zone of the caller's own making
+        told.append(f"stays as it is, as it cannot be told in UTC ({one_line(error, longest=_SHOWN)})")
     return text_of(value, told)
+
+
+def _moment(value: Any) -> datetime | None:  # noqa: ANN401  # whatever it is
+    if type(value).__name__ == "datetime64" and _house(value) == "numpy":
+        value = value.astype("datetime64[us]").item()
+    if not isinstance(value, datetime):
+        return None
+    # Of a class of its own (pandas' Timestamp) a naive one refuses to become UTC.
+    fields = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
+    return datetime(*fields, tzinfo=value.tzinfo, fold=value.fold)  # a naive one is local time
 
 
 def one_line(error: BaseException, *, longest: int = LONGEST_CELL) -> str:

@@ -56,6 +56,17 @@ class Mute:
         raise ValueError("mute")
 
 
+class Unbound:
+    """A stand-in for something that is not there: to ask it anything fails."""
+
+    @property  # type: ignore[misc]  # the point
+    def __class__(self) -> Any:
+        raise RuntimeError("unbound")
+
+    def __str__(self) -> str:
+        raise RuntimeError("unbound")
+
+
 class Silent(Exception):
     """An exception that cannot be shown."""
 
@@ -256,6 +267,9 @@ GIVEN: Final[dict[str, Given]] = {
     "element": value(Element(), "<a>b</a>", told=True),
     "file": Given(lambda: types.SimpleNamespace(file=io.StringIO), "namespace(file=<class '_io.StringIO'>)", told=True),
     "mute": value(Mute(), "(Mute: it cannot be shown)", told=True),
+    "unbound": value(Unbound(), "(Unbound: it cannot be shown)", told=True),
+    "unbound for a count": value(Unbound(), "(Unbound: it cannot be shown)", FOUND, told=True),
+    "unbound LAST_PROCESSED": value(Unbound(), "(Unbound: it cannot be shown)", WHEN, told=True),
     # rules that are advice
     "status in lower case": value("completed", "COMPLETED", "status", told=True),
     "status of two words": value("No attachments", "NO_ATTACHMENTS", "status", told=True),

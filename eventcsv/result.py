@@ -36,8 +36,8 @@ NO_MESSAGE: Final = "no message was given"
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNWRITABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # a line break is no rarity in a header
-_COUNT: Final = re.compile(r"[0-9]{1,18}")
-_MOST: Final = 10**18
+_MOST_DIGITS: Final = 18
+_MOST: Final = 10**_MOST_DIGITS
 _SHORTEST_CUT: Final = 64
 _MOST_PAIRS: Final = 100_000
 _SHOWN: Final = 200
@@ -46,7 +46,7 @@ _USUAL: Final = {name: (keyword, column) for keyword, column in COLUMNS.items() 
 _KEYWORD_OF: Final = {column_id(name): keyword for keyword, column in COLUMNS.items() for name in (column, keyword)}
 _COUNTS: Final = ("attachments_found", "attachments_downloaded")
 _SEPARATORS: Final = re.compile(r"[\s_-]+")
-_STATUSES: Final = {status.value: status.value for status in Status}
+_STATUSES: Final = frozenset(status.value for status in Status)
 _RESPELLED: Final = {_SEPARATORS.sub("", status).casefold(): status for status in _STATUSES}
 
 
@@ -128,8 +128,12 @@ def cells_of(
             continue
         usual = _USUAL.get(name) if type(name) is str else None  # as nearly all are spelled
         ident, column = usual or _column(name, key_column, notes)
-        if type(value) is str and ident != "status":
-            text: str | None = value
+        kind = type(value)
+        text: str | None
+        if kind is str and (ident != "status" or value in _STATUSES):
+            text = value  # type: ignore[assignment]  # it is text, and as it is to be
+        elif kind is int and -_MOST < value < _MOST:  # type: ignore[operator]  # it is a number
+            text = str(value)
         else:
             text = _cell(ident, column, value, notes)
         if text is not None:
@@ -153,7 +157,7 @@ def column_ident(name: str) -> str:
 
 def _column(name: object, key_column: str, notes: list[Note]) -> tuple[str, str]:
     """Return what tells a column from others, and its name."""
-    if not isinstance(name, str):
+    if not issubclass(type(name), str):  # without asking a stand-in
         raise InvalidEvent("columns", f"a column name has to be text, not {short(name)}, a {type(name).__name__}")
     column = str.__str__(name)
     if not column.isprintable() and _UNWRITABLE.search(column):
@@ -175,13 +179,13 @@ def _key_is_set(column: str) -> InvalidEvent:
 
 
 def _cell(ident: str, column: str, value: object, notes: list[Note]) -> str | None:
-    if type(value) is int and -_MOST < value < _MOST:
-        return str(value)
     if type(value) is list:
         try:
             return ";".join(value)
         except TypeError:  # not of texts alone
             pass
+    if type(value) is Status:
+        return str.__str__(value)
     told: list[str] = []
     if ident == "status":
         text = _status(value, told)
@@ -196,8 +200,6 @@ def _cell(ident: str, column: str, value: object, notes: list[Note]) -> str | No
 
 
 def _status(value: object, told: list[str]) -> str | None:
-    if type(value) in {str, Status} and value in _STATUSES:
-        return _STATUSES[value]
     text = text_of(value, told)
     if text is None:
         return None
@@ -223,13 +225,18 @@ def _mend(cells: dict[str, str], known: Mapping[str, str], notes: list[Note]) ->
 
 
 def _look_at_counts(cells: Mapping[str, str], known: Mapping[str, str], notes: list[Note]) -> None:
-    found, downloaded = [cells.get(known.get(count, ""), "") for count in _COUNTS]
-    for count, text in zip(_COUNTS, (found, downloaded), strict=True):
-        if text and not _COUNT.fullmatch(text):
+    counts = [cells.get(known.get(count, ""), "") for count in _COUNTS]
+    for count, text in zip(_COUNTS, counts, strict=True):
+        if text and not _is_count(text):
             notes.append(Note(known[count], f"{short(text)} is no count; it was recorded as it is"))
-    if _COUNT.fullmatch(found) and _COUNT.fullmatch(downloaded) and int(downloaded) > int(found):
+    found, downloaded = counts
+    if found != downloaded and all(map(_is_count, counts)) and int(downloaded) > int(found):
         column = known["attachments_downloaded"]
         notes.append(Note(column, f"{downloaded} are more than the {found} found; recorded as it is"))
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 # --- several columns at once -------------------------------------------------------------------------------------

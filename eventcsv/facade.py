@@ -853,7 +853,8 @@ def _others(columns: object, notes: list[Note]) -> Collection[tuple[object, obje
 
 def _told(event: Event, notes: list[Note]) -> Event:
     """Tell what was done to the values of a result; whoever listens to no log pays nothing for that."""
-    if logging.getLogger("eventcsv").hasHandlers():
+    logger = logging.getLogger("eventcsv")
+    if logger.hasHandlers() and logger.isEnabledFor(logging.WARNING):
         for column, done in notes:
             masking.get_logger().warning("result.mended", key=event.key, column=column, done=done)
     return replace(event, mended=tuple(f"{column}: {done}" for column, done in notes))

@@ -45,9 +45,9 @@ _SHOWN: Final = 200
 _USUAL: Final = {name: (keyword, column) for keyword, column in COLUMNS.items() for name in (column, keyword)}
 _KEYWORD_OF: Final = {column_id(name): keyword for keyword, column in COLUMNS.items() for name in (column, keyword)}
 _COUNTS: Final = ("attachments_found", "attachments_downloaded")
-_SEPARATORS: Final = re.compile(r"[\s_-]+")
+_SEPARATORS: Final = str.maketrans("", "", f"{BLANKS}_-")
 _STATUSES: Final = frozenset(status.value for status in Status)
-_RESPELLED: Final = {_SEPARATORS.sub("", status).casefold(): status for status in _STATUSES}
+_RESPELLED: Final = {status.translate(_SEPARATORS).casefold(): status for status in _STATUSES}
 
 
 Pairs = list[tuple[object, object]]
@@ -204,7 +204,7 @@ def _status(value: object, told: list[str]) -> str | None:
     if text is None:
         return None
     stripped = text.strip(BLANKS)
-    known = _RESPELLED.get(_SEPARATORS.sub("", stripped).casefold(), stripped)
+    known = _RESPELLED.get(stripped.translate(_SEPARATORS).casefold(), stripped)
     if known != text:
         told.append(f"{short(text)} was taken for {short(known)}")
     return known
@@ -258,7 +258,8 @@ def pairs_in(given: object) -> tuple[Pairs, str]:
             if pair:
                 pairs.append(pair)
             else:
-                unread = short(given)
+                unread = unread or short(given)
+        unread = unread or (short(given) if len(pairs) == _MOST_PAIRS else "")
     except Exception as error:  # noqa: BLE001  # what the caller's own class may raise
         unread = f"{short(given)}, which cannot be read: {one_line(error, longest=_SHOWN)}"
     return pairs, unread

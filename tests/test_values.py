@@ -314,6 +314,18 @@ def test_the_longest_texts_are_cut_until_the_line_fits(job: EventCsv) -> None:
     assert "no place left" in event.mended[-1]
 
 
+@pytest.mark.parametrize(("name", "column"), [("A\nB", "A\nB"), ("A\x00B", r"A\x00B"), ("\x1b[1m", r"\x1b[1m")])
+def test_a_name_with_control_characters_makes_no_csv_that_cannot_be_read(job: EventCsv, name: str, column: str) -> None:
+    """A line break is no rarity in a header; what would make the next save of the CSV unreadable becomes an escape."""
+    event = job.emit_result("PO1", "COMPLETED", columns={name: "x"})
+    assert ("x", column != name) == (event.cells[column], bool(event.mended))
+    job.compact()
+    path = Path(job.csv_path)
+    path.write_bytes(path.read_bytes().replace(b"COMPLETED", b"PARTIAL"))
+    assert {"PARTIAL": 1, "": 2} == job.compact().by_status
+    assert "x" == read_csv(path)[0][column]
+
+
 def test_two_names_that_become_one_are_refused(job: EventCsv) -> None:
     """Neither of two columns whose names a line can only hold as one is lost in silence."""
     for names in (("\udcff", r"\udcff"), ("N" * (2 * MIB), "N" * (2 * MIB - 1) + "M")):

@@ -58,11 +58,12 @@ FAILED: Final = frozenset({Status.ERROR.value, Status.FAILED.value})
 
 
 class Kind(StrEnum):
-    """What a line says: a result, a PO taken up, cells that a person changed, the first and last line of a segment."""
+    """What a line says: a result, a PO taken up, cells that a person changed, half a line before it, of a segment."""
 
     RESULT = "result"
     STARTED = "started"
     EDIT = "edit"
+    TORN = "torn"
     HEADER = "header"
     SEAL = "seal"
 

@@ -18,11 +18,15 @@ A segment starts with a header line and, once finished, ends with a seal line:
 
 between them stand the events, see `event`. A new segment appears whole, header synced, by a rename, before the old one
 is sealed; so a missing seal is normal after a crash, and nobody appends behind one. `torn` is the byte of a last line
-that a crash had cut off and that the seal had to end; without it there was none.
+that a crash had cut off and that the seal had to end; without it there was none. The header of the next segment says it
+as well, since a log that is copied to a server has no seals.
 
-To append is to hold the lock for one write: prefix a newline when the last byte is none (a line torn by a crash must
-not swallow the next one), write, unlock, and only then sync, since the kernel commits the syncs of several processes
-together. What follows the last newline of the active segment is not there yet.
+To append is to hold the lock for one write: when the last byte is no newline, prefix one (a line torn by a crash must
+not swallow the next one) and a line which says that what was ended so is half a line, never acknowledged; write,
+unlock, and only then sync, since the kernel commits the syncs of several processes together. What follows the last
+newline of the active segment is not there yet.
+
+    {"v":1,"kind":"torn","torn":160200,"id":"8f3a12c4d5e6-00-torn-1-160200","ts":"...","key":"","set":{},"crc":"..."}
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from zlib import crc32
 from eventcsv import masking
 from eventcsv.errors import AppendError, EventCsvError, LockTimeout, UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, sealed, unsealed, utc_text
-from eventcsv.scan import Position
+from eventcsv.scan import Position, note
 from eventcsv.segments import LogReader
 from eventcsv.storage import Storage
 from eventcsv.version import __version__
@@ -250,12 +254,23 @@ class FileLog(LogReader):
             status = self.storage.fstat(self._segment_fd)
         size_bytes = status.st_size
         if size_bytes != self._end_bytes and self.storage.pread(self._segment_fd, 1, size_bytes - 1) != b"\n":
-            line = b"\n" + line
+            line = self._healing(size_bytes) + line
         self._end_bytes = -1
         written = self.storage.write(self._segment_fd, line)
         if written != len(line):
             raise OSError(errno.EIO, f"only {written} of {len(line)} bytes could be written", self.path(self._segment))
         self._end_bytes = size_bytes + written
+
+    def _healing(self, size_bytes: int) -> bytes:
+        """Return what ends the half line at the end of the active segment, and says that it is one.
+
+        Only who holds the lock and finds it there knows that nobody can have been told that it is recorded.
+        """
+        torn_from = self.torn_from(self._segment_fd, size_bytes)
+        if torn_from is None:  # nothing but the newline was lacking
+            return b"\n"
+        name = f"{self._writer}-torn-{self._segment}-{torn_from}"
+        return b"\n" + note(torn_from, id=name, ts=utc_text(datetime.now(UTC)))
 
     def _sync(self) -> None:
         try:
@@ -296,9 +311,21 @@ class FileLog(LogReader):
             "key_column": self.key_column,
             "eventcsv": __version__,
         }
+        if (torn_from := self._torn_end_of(number - 1)) is not None:
+            header["torn"] = torn_from
         self._announce_segment()
         self.storage.write_atomically(self.path(number), sealed(header))
         return number
+
+    def _torn_end_of(self, number: int) -> int | None:
+        try:
+            fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return self.torn_from(fd, self.storage.fstat(fd).st_size)
+        finally:
+            self.storage.close(fd)
 
     def _announce_segment(self) -> None:
         """Let all who append look for a new segment, before it is there: its maker may die at any moment."""
@@ -401,13 +428,12 @@ class FileLog(LogReader):
     def _seal(self, number: int) -> None:
         fd = self.storage.open_ours(self.path(number), os.O_RDWR | os.O_APPEND)
         try:
-            crc = lines = size_bytes = whole_bytes = 0
+            crc = lines = size_bytes = 0
+            piece = b"\n"
             for piece in self.storage.pieces(fd, 0, self.storage.fstat(fd).st_size):
                 crc, lines = crc32(piece, crc), lines + piece.count(b"\n")
-                if newline := piece.rfind(b"\n") + 1:
-                    whole_bytes = size_bytes + newline
                 size_bytes += len(piece)
-            heal = b"" if whole_bytes == size_bytes else b"\n"
+            heal = b"" if piece.endswith(b"\n") else b"\n"
             seal = {
                 "v": FORMAT_VERSION,
                 "ts": utc_text(datetime.now(UTC)),
@@ -416,8 +442,9 @@ class FileLog(LogReader):
                 "bytes": size_bytes + len(heal),
                 "crc32": f"{crc32(heal, crc):08x}",
             }
-            if heal:  # never acknowledged, and known here for certain: no damage to whoever reads it
-                seal["torn"] = whole_bytes
+            # Never acknowledged, and known here for certain: no damage to whoever reads it.
+            if heal and (torn_from := self.torn_from(fd, size_bytes)) is not None:
+                seal["torn"] = torn_from
             self.storage.write_all(fd, heal + sealed(seal))
             self.storage.sync(fd)
         finally:

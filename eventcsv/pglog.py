@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv.errors import AppendError, ClaimLost, CorruptLog, EventCsvError, UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, sealed, unsealed, utc_text
+from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, is_whole, sealed, unsealed, utc_text
 from eventcsv.pgschema import VERSION
 from eventcsv.pgserver import NoSuchJob, Server
-from eventcsv.scan import Chunk, Damage, Position
+from eventcsv.scan import Chunk, Damage, Position, begins_note, noted
 from eventcsv.segments import LogEnd, LogReader, segment_name
 from eventcsv.storage import Storage
 from eventcsv.version import __version__
@@ -39,6 +39,9 @@ _PAGE: Final = (
 _ROWS: Final = (
     "select line, ends from eventcsv.line "
     "where job = %s and segment = %s and ends > %s::bigint and ends <= %s::bigint order by ends"
+)
+_LINE_AFTER: Final = (
+    "select line, ends from eventcsv.line where job = %s and segment = %s and ends > %s::bigint order by ends limit 1"
 )
 _ROW_AFTER: Final = (
     "select ends from eventcsv.line where job = %s and segment = %s and ends > %s::bigint order by ends limit 1"
@@ -374,10 +377,24 @@ class PgLog:
             if start > at:
                 yield _gap(path, at, start, crc)
             crc = crc32(raw, crc)
-            yield Chunk(path, start, raw, crc)
+            yield Chunk(path, start, raw, crc, torn_from=self._torn_from(number, start, raw))
             at = start + len(raw)
         if at < stop:
             yield _gap(path, at, stop, crc)
+
+    def _torn_from(self, number: int, start: int, raw: bytes) -> int | None:
+        """Return from which byte on there are half lines at the end of some lines of a log that was copied here."""
+        if is_whole(raw[raw.rfind(b"\n", 0, -1) + 1 : -1]):
+            return None
+        at = start + len(raw)
+        while rows := self.server.call(_LINE_AFTER, (self.number(), number, at)):
+            line, at = rows[0]
+            if is_whole(line[:-1]):
+                return noted(line[:-1])
+            if not begins_note(line):
+                return None
+        torn: int | None = (self.header(number + 1) or {}).get("torn")
+        return torn
 
     def _runs(self, number: int, at: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """Yield the bytes of a segment between two places, in pieces without gaps, each with its start."""

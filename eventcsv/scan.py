@@ -4,6 +4,9 @@ A line counts when it ends in a newline, carries the checksum of its own bytes a
 is reported with its place and read around, never repaired. Should the newline before a line be lost, the two run
 together; the second one is found again, since `{"v":` with bare quotes can only be the start of a line (inside a JSON
 text every quote is escaped).
+
+One kind of bytes that are no line is no damage: half a line of which a later line says that its writer was stopped
+before it was acknowledged; see `note`. Nobody but whoever found it at the end of the log can know that.
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from eventcsv.errors import UnsupportedFormat
-from eventcsv.event import CRC_BYTES, FORMAT_VERSION, Event, Kind, decode, is_whole, unsealed
+from eventcsv.event import CRC_BYTES, FORMAT_VERSION, Event, Kind, decode, is_whole, sealed, unsealed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _LINE_START: Final = b'{"v":'
 _OUR_VERSION: Final = b'{"v":%d,' % FORMAT_VERSION
 _HEADER: Final = b',"kind":"%b",' % Kind.HEADER.encode()
+_NOTE: Final = b'{"v":%d,"kind":"%b",' % (FORMAT_VERSION, Kind.TORN.encode())
+_NOTE_MARK: Final = _NOTE[: _NOTE.index(b"kind") + 1]  # events go on with "id", headers and seals with "ts"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,7 +73,7 @@ class Chunk:
         raw: The bytes as they are.
         crc: zlib.crc32 of everything read so far, this chunk included.
         gap: Damage that is known already: a segment that is missing, or does not match its seal.
-        torn_at: Where the line starts that the segment's seal knows to be torn, or None.
+        torn_from: From which byte on what is no line is known to be half a line, by what follows the chunk; or None.
     """
 
     path: str
@@ -76,7 +81,7 @@ class Chunk:
     raw: bytes
     crc: int
     gap: tuple[Damage, ...] = ()
-    torn_at: int | None = None
+    torn_from: int | None = None
 
     @property
     def segment(self) -> str:
@@ -121,8 +126,7 @@ class Chunk:
             lines, count, damage = scan(self.segment, self.offset_bytes, self.raw)
         except UnsupportedFormat as error:
             raise UnsupportedFormat(f"{self.path}, {error}") from None
-        marked = tuple(replace(item, torn=True) if item.offset_bytes == self.torn_at else item for item in damage)
-        return lines, count, marked
+        return lines, count, damage if self.torn_from is None else tuple(_vouched(damage, self.torn_from))
 
 
 def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple[Damage, ...]]:
@@ -150,9 +154,60 @@ def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple
     for start, line in _judged(offset_bytes, lines):
         if isinstance(line, bytes):
             good.append(line + b"\n")
+            if damage and (torn_from := noted(line)) is not None:
+                damage = list(_vouched(damage, torn_from))
         else:
             damage.append(Damage(segment, start, *line))
     return b"".join(good), len(good), tuple(damage)
+
+
+def note(torn_from: int, *, id: str, ts: str) -> bytes:  # noqa: A002  # as the field is called
+    """Return the line that says that half a line stands before it, never acknowledged.
+
+    Args:
+        torn_from: The byte at which it begins. Should a note itself have been cut off before, what stands between is
+            half lines, too.
+        id: That of the line.
+        ts: When it is written.
+    """
+    # "kind" first, so that half a note is known for one. The rest is what readers that know no notes want of an event.
+    return sealed(
+        {
+            "v": FORMAT_VERSION,
+            "kind": Kind.TORN.value,
+            "torn": torn_from,
+            "id": id,
+            "ts": ts,
+            "key": "",
+            "set": {},
+        }
+    )
+
+
+def noted(whole: bytes) -> int | None:
+    """Return the byte that a note names, or None when a line, whose checksum holds, is none."""
+    if not whole.startswith(_NOTE):
+        return None
+    try:
+        torn_from = unsealed(whole).get("torn")
+    except ValueError:
+        return None
+    return torn_from if isinstance(torn_from, int) else None
+
+
+def begins_note(line: bytes) -> bool:
+    """Tell whether a line, perhaps cut off, is a note of half a line."""
+    return line.startswith(_NOTE_MARK)
+
+
+def _vouched(damage: Iterable[Damage], torn_from: int) -> Iterator[Damage]:
+    """Take what is no line, from a byte on, for half lines."""
+    for item in damage:
+        if item.offset_bytes >= torn_from:
+            what = "NUL bytes" if "NUL" in item.reason else "half a line"
+            yield replace(item, torn=True, reason=f"{what}; its writer was stopped in mid-write")
+        else:
+            yield item
 
 
 def header_size_bytes(offset_bytes: int, raw: bytes) -> int:

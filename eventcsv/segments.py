@@ -3,6 +3,8 @@
 What follows the last newline of the active segment is not there yet. A finished segment is read whole; its seal, which
 is no content, is checked and left out. One that ends in mid-line is read as if the newline stood there that its seal
 will put there, so that sealing it changes nothing of what was read.
+
+That half a line was never acknowledged is said by the line after it, by the seal, or by the header of the next segment.
 """
 
 from __future__ import annotations
@@ -11,14 +13,13 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv import crc as checksums
 from eventcsv.errors import UnsupportedFormat
-from eventcsv.event import MAX_LINE_BYTES, Kind, unsealed
-from eventcsv.scan import Chunk, Damage, Position, torn_tail
+from eventcsv.event import MAX_LINE_BYTES, Kind, is_whole, unsealed
+from eventcsv.scan import Chunk, Damage, Position, begins_note, noted, torn_tail
 from eventcsv.storage import READ_BYTES, Storage
 
 if TYPE_CHECKING:
@@ -125,21 +126,42 @@ class LogReader:
     def _end_of(self, number: int) -> LogEnd:
         fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
         try:
-            size_bytes = at = self.storage.fstat(fd).st_size
-            cut = -1
-            block = b""
-            while at > 0 and cut < 0:
-                start = max(0, at - _TAIL_BYTES)
-                block = self.storage.pread(fd, at - start, start)
-                cut = block.rfind(b"\n")
-                at = start
-            end_bytes = at + cut + 1
+            size_bytes = self.storage.fstat(fd).st_size
+            end_bytes, tail = self._last_line(fd, size_bytes, _TAIL_BYTES)
         finally:
             self.storage.close(fd)
-        return LogEnd(
-            Position(number, end_bytes),
-            torn_tail(segment_name(number), end_bytes, block[cut + 1 :], size_bytes - end_bytes),
-        )
+        torn = torn_tail(segment_name(number), end_bytes, tail, size_bytes - end_bytes)
+        return LogEnd(Position(number, end_bytes), torn)
+
+    def _last_line(self, fd: int, end_bytes: int, most_bytes: int) -> tuple[int, bytes]:
+        """Return where the line starts that ends at a byte of a segment, and its bytes, or the first ones of many."""
+        at, cut = end_bytes, -1
+        block = b""
+        while at > 0 and cut < 0:
+            start = max(0, at - _TAIL_BYTES)
+            block = self.storage.pread(fd, at - start, start)
+            cut = block.rfind(b"\n")
+            at = start
+        at += cut + 1
+        size_bytes = min(end_bytes - at, most_bytes)
+        line = block[cut + 1 :]
+        return at, line if len(line) >= size_bytes else self.storage.pread(fd, size_bytes, at)
+
+    def torn_from(self, fd: int, size_bytes: int) -> int | None:
+        """Return where what is cut off at the end of an open segment begins, or None when nothing is.
+
+        A line that lacks its newline only is none: it will count. Where a note of half a line was cut off itself, that
+        half line is the beginning.
+        """
+        at, line = self._last_line(fd, size_bytes, MAX_LINE_BYTES)
+        if at == size_bytes or is_whole(line):
+            return None
+        while at and begins_note(line):
+            before, line = self._last_line(fd, at - 1, MAX_LINE_BYTES)
+            if is_whole(line):
+                break
+            at = before
+        return at
 
     def sync(self, start: Position, end: Position) -> None:
         """Make durable what stands between two positions: nobody may rely on what a power cut could still take back."""
@@ -276,24 +298,42 @@ class LogReader:
             return
         try:
             if number == end.segment:
-                yield _Content(self.path(number), fd, end.offset_bytes, b"")
+                yield _Content(number, self.path(number), fd, end.offset_bytes, b"")
             else:
                 size_bytes = self.storage.fstat(fd).st_size
                 tail_bytes = min(size_bytes, _TAIL_BYTES)
                 seal = _seal_at_end(self.storage.pread(fd, tail_bytes, size_bytes - tail_bytes))
-                yield _Content(self.path(number), fd, size_bytes - len(seal), seal)
+                yield _Content(number, self.path(number), fd, size_bytes - len(seal), seal)
         finally:
             self.storage.close(fd)
 
     def _chunks(self, content: _Content, offset_bytes: int, crc: int) -> Iterator[Chunk]:
-        for raw, is_whole in self._whole_lines(content, offset_bytes):
+        for raw, are_lines in self._whole_lines(content, offset_bytes):
             crc = crc32(raw, crc)
-            if is_whole:
-                yield Chunk(content.path, offset_bytes, raw, crc, torn_at=content.torn_at)
+            if are_lines:
+                yield Chunk(content.path, offset_bytes, raw, crc, torn_from=self._torn_from(content, offset_bytes, raw))
             else:
                 endless = Damage(content.name, offset_bytes, len(raw), "no newline for longer than any line can be")
                 yield Chunk(content.path, offset_bytes, b"", crc, (endless,))
             offset_bytes += len(raw)
+
+    def _torn_from(self, content: _Content, offset_bytes: int, raw: bytes) -> int | None:
+        """Return from which byte on there are half lines at the end of some lines, by what follows them, or None."""
+        if is_whole(raw[raw.rfind(b"\n", 0, -1) + 1 : -1]):
+            return None
+        end_bytes = offset_bytes + len(raw)
+        following = self.storage.pread(content.fd, _TAIL_BYTES, end_bytes)
+        for line in following.split(b"\n"):
+            if not begins_note(line):
+                break
+            if is_whole(line):
+                return noted(line)
+        else:  # the note was cut off as well
+            return self.torn_from(content.fd, end_bytes + len(following))
+        if end_bytes < content.size_bytes:
+            return None
+        known = (unsealed(content.seal[:-1]) if content.seal else {}, self.header(content.number + 1) or {})
+        return next((record["torn"] for record in known if "torn" in record), None)
 
     def _whole_lines(self, content: _Content, offset_bytes: int) -> Iterator[tuple[bytes, bool]]:
         """Read in pieces that end where a line does: yield whole lines, True, or part of an endless one, False."""
@@ -330,6 +370,7 @@ class LogReader:
 class _Content:
     """An open segment, up to where it is to be read: without its seal, and not beyond the end that was asked for."""
 
+    number: int
     path: str
     fd: int
     size_bytes: int
@@ -339,12 +380,6 @@ class _Content:
     def name(self) -> str:
         """The name of its file."""
         return os.path.basename(self.path)
-
-    @cached_property
-    def torn_at(self) -> int | None:
-        """Where the line starts that a crash had cut off before the seal, or None."""
-        torn: int | None = unsealed(self.seal[:-1]).get("torn") if self.seal else None
-        return torn
 
 
 def _seal_at_end(tail: bytes) -> bytes:

@@ -15,6 +15,8 @@ import pytest
 from hypothesis import settings
 
 from eventcsv import EventCsv
+from eventcsv.event import is_whole
+from eventcsv.scan import noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,6 +117,19 @@ def file_log(job: EventCsv) -> FileLog:
 def segment_of(job: EventCsv, number: int = 1) -> Path:
     """Return the path of a segment."""
     return Path(job.log_dir) / f"events-{number:06d}.jsonl"
+
+
+def split_healed(found: bytes, before: bytes, line: bytes) -> tuple[bytes, int | None]:
+    """Take apart what stands between what a log was and its new last line.
+
+    Returns:
+        What ended the half line there, and the byte that the note behind it names, or None without one.
+    """
+    assert found.startswith(before)
+    assert found.endswith(line)
+    newline, mark, rest = found[len(before) : -len(line)].partition(b"\n")
+    assert (b"\n" if rest else b"") == rest[-1:]
+    return newline + mark, noted(rest[:-1]) if is_whole(rest[:-1]) else None
 
 
 def read_csv(path: Path, *, delimiter: str = ";") -> list[dict[str, str]]:

@@ -17,8 +17,8 @@ from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from zlib import crc32
 
-import eventcsv.log  # noqa: F401  # loaded once, and not by each worker
 from eventcsv import EventCsv
+from eventcsv.log import FileLog
 from eventcsv.storage import Storage
 
 if TYPE_CHECKING:
@@ -73,12 +73,18 @@ def _newline_never(_storage: Storage, fd: int, size_bytes: int, offset_bytes: in
     return b"\n" if size_bytes == 1 else os.pread(fd, size_bytes, offset_bytes)
 
 
+def _newline_without_a_word(_log: FileLog, _size_bytes: int) -> bytes:
+    return b"\n"
+
+
 def work(
     *, csv_path: str, name: str, key: str, ack_path: str, durability: str, toy: str, most: int, pause_s: float
 ) -> None:
     """Emit results until killed, until the disk is gone, or until there are enough."""
     if toy == "no healing":
         Storage.pread = _newline_never  # type: ignore[method-assign,assignment]  # that is what makes it a toy
+    if toy == "no note":
+        FileLog._healing = _newline_without_a_word  # type: ignore[method-assign,assignment]  # the same
     job = EventCsv(csv_path, durability="disk" if durability == "disk" else "process")
     ack = os.open(ack_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for n in range(1, 1 + most):

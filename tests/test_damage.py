@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 import pytest
-from conftest import file_log, read_csv, segment_of
+from conftest import file_log, read_csv, segment_of, split_healed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,13 +18,15 @@ from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat, crc
 from eventcsv.bulk import parsed
 from eventcsv.event import Event, decode, encode, sealed
 from eventcsv.fold import Fold
-from eventcsv.scan import Damage, Position, events
+from eventcsv.scan import Damage, Position, events, note, noted
 from eventcsv.segments import LogReader
 from eventcsv.storage import Storage
 from eventcsv.view import parse, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from eventcsv import VerifyReport
 
 MESSAGES = ("plain", 'with "quotes"; and\nnewlines', "emoji 💥", '{"v":1,"id":"x"}')
 
@@ -232,13 +234,91 @@ def test_a_torn_line_in_the_middle_is_reported_and_the_rest_folded(job: EventCsv
     torn = log_of_six.splitlines(keepends=True)[-1][:50]
     segment_of(job).write_bytes(log_of_six + torn)
     event = job.emit_result("PO1", "COMPLETED")
-    assert log_of_six + torn + b"\n" + encode(event) == segment_of(job).read_bytes()
+    healed = split_healed(segment_of(job).read_bytes(), log_of_six + torn, encode(event))
+    assert (b"\n", len(log_of_six)) == healed
     result = job.compact()
     assert result.events == 7
-    assert [("events-000001.jsonl", len(log_of_six), 51)] == [
-        (d.segment, d.offset_bytes, d.length_bytes) for d in result.damage
+    assert () == result.damage
+    assert [("events-000001.jsonl", len(log_of_six), 51, "half a line; its writer was stopped in mid-write")] == [
+        (item.segment, item.offset_bytes, item.length_bytes, item.reason) for item in result.torn
     ]
-    assert "torn" in result.damage[0].reason
+    assert () == job.compact().torn  # told once
+
+
+def without_notes(log: bytes) -> bytes:
+    """Take out of a log what says that a line before it is half a line."""
+    return b"".join(line for line in log.splitlines(keepends=True) if b'"kind":"torn"' not in line)
+
+
+def test_half_a_line_that_nobody_vouches_for_is_damage(log_of_six: bytes, job: EventCsv) -> None:
+    """A note is about the half line before it alone, and one that is itself damaged says nothing."""
+    half = log_of_six.splitlines(keepends=True)[-1][:50]
+    segment_of(job).write_bytes(log_of_six + half)
+    job.emit_result("PO1", "COMPLETED")
+    healed = segment_of(job).read_bytes()
+    note_at = len(log_of_six) + len(half) + 1
+
+    def verified(log: bytes) -> tuple[list[str], list[int]]:
+        segment_of(job).write_bytes(log)
+        report = EventCsv(job.csv_path).verify()
+        places = [item.place.rpartition(" ")[2] for item in report.findings if "byte" in item.place]
+        return places, [item.offset_bytes for item in report.torn]
+
+    assert ([], [len(log_of_six)]) == verified(healed)
+    assert ([str(len(log_of_six))], []) == verified(without_notes(healed))
+    for at in (note_at, note_at + 20, note_at + 30, note_at + 60):
+        assert ([str(len(log_of_six)), str(note_at)], []) == verified(_damaged(healed, at, "flipped"))
+    line_at = log_of_six.rfind(b"\n", 0, -1) + 1
+    assert ([str(line_at)], [len(log_of_six)]) == verified(_damaged(healed, line_at + 20, "flipped"))
+    assert ([str(line_at)], []) == verified(_damaged(healed, len(log_of_six) - 1, "flipped"))  # its newline
+
+
+def test_a_note_that_was_cut_off_is_written_again(log_of_six: bytes, job: EventCsv) -> None:
+    """Whoever heals may be killed in it, and again: all of the halves are told, by whoever looks and by the next one.
+
+    Of the first bytes of a note nobody can tell what they are, so there the first half stays damage.
+    """
+    half = log_of_six.splitlines(keepends=True)[-1][:50]
+    segment_of(job).write_bytes(log_of_six + half)
+    event = job.emit_result("PO1", "COMPLETED")
+    heal = segment_of(job).read_bytes()[len(log_of_six + half) :]
+    unclear = len(b'\n{"v":1,"k')
+    first, second = len(log_of_six), len(log_of_six + half) + 1
+    for cut in range(unclear, len(heal) - len(encode(event)) - 1):
+        segment_of(job).write_bytes(log_of_six + half + heal[:cut])
+        report = EventCsv(job.csv_path).verify()
+        assert ([first, second], []) == ([item.offset_bytes for item in report.torn], _places(report)), cut
+        job.emit_result("PO1", "PARTIAL")
+        whole = segment_of(job).read_bytes()
+        report = EventCsv(job.csv_path).verify()
+        assert ([first, second], []) == ([item.offset_bytes for item in report.torn], _places(report)), cut
+        again = whole[len(log_of_six + half) + cut :]
+        for cut_again in (unclear, 60):
+            segment_of(job).write_bytes(log_of_six + half + heal[:cut] + again[:cut_again])
+            third = len(log_of_six + half) + cut + 1
+            for finish in (job.new_segment, lambda: job.emit_result("PO2", "PARTIAL")):
+                report = EventCsv(job.csv_path).verify()
+                told = [item.offset_bytes for item in report.torn if item.segment == "events-000001.jsonl"]
+                assert ([first, second, third], []) == (told, _places(report)), (cut, cut_again)
+                finish()
+            for number in job._log.segments()[1:]:
+                segment_of(job, number).unlink()
+    segment_of(job).write_bytes(log_of_six + half + heal[: unclear - 1])
+    job.emit_result("PO1", "PARTIAL")
+    report = EventCsv(job.csv_path).verify()
+    assert ([second], 1) == ([item.offset_bytes for item in report.torn], len(_places(report)))
+
+
+def _places(report: VerifyReport) -> list[str]:
+    return [item.place for item in report.findings if "byte" in item.place]
+
+
+def test_a_reader_that_knows_no_notes_takes_one_for_an_event_of_a_kind_that_it_does_not_know() -> None:
+    """What version 1 asked of every line that is neither header nor seal, a note has."""
+    line = note(359, id="8f3a12c4d5e6-00-torn-1-359", ts="2026-11-24T21:00:00.000000Z")
+    event = decode(line[:-1])
+    assert ("torn", "", {}) == (event.kind, event.key, event.cells)
+    assert 359 == noted(line[:-1])
 
 
 @pytest.mark.parametrize("missing_bytes", [1, 2, 100])
@@ -258,7 +338,7 @@ def test_a_seal_that_comes_late_changes_nothing_of_what_was_read(
     assert (["COMPLETED", "COMPLETED", ""] if missing_bytes == 1 else ["", "COMPLETED", ""]) == [
         row["STATUS"] for row in read_csv(csv_path)
     ]
-    assert (missing_bytes > 1) == bool(first.damage)
+    assert ((), missing_bytes > 1) == (first.damage, bool(first.torn))
     view = csv_path.read_bytes()
     job._log.finish_seals()
     result = EventCsv(csv_path).compact()
@@ -320,6 +400,9 @@ def test_pieces_of_any_size_hold_the_same_lines(
     job.emit_result("PO1", "COMPLETED", columns={"note": "x" * 200_000})
     with path.open("ab") as file:
         file.write(b"garbage\n" + log_of_six[: log_of_six.rfind(b"{") + 20])
+    job.emit_result("PO2", "COMPLETED")
+    with path.open("ab") as file:
+        file.write(log_of_six[log_of_six.rfind(b"{") :][:20])
     job.new_segment()
     job.close()
     end = LogReader(job.log_dir, Storage()).end().position
@@ -330,7 +413,7 @@ def test_pieces_of_any_size_hold_the_same_lines(
         return b"".join(chunk.raw for chunk in chunks), chunks[-1].crc, damage
 
     expected = found()
-    assert len(expected[2]) == 2
+    assert [False, True, True] == [item.torn for item in expected[2]]
     monkeypatch.setattr("eventcsv.segments.READ_BYTES", piece_bytes)
     assert found() == expected
     whole = path.read_bytes()

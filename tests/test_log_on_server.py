@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from conftest import cannot, read_csv, tree
+from conftest import cannot, read_csv, segment_of, tree
 from servers import PgServer, unused_name
 
 import eventcsv
@@ -501,6 +501,32 @@ def test_a_copy_that_was_cut_short_goes_on(
     segment.write_bytes(whole[: len(whole) - missing_bytes])
     assert 0 == command("log", "copy", pg_server.url, back, "--job", name).returncode
     assert whole == segment.read_bytes()
+
+
+def test_half_lines_are_told_by_the_copies_too(csv_path: Path, pg_server: PgServer, name: str, tmp_path: Path) -> None:
+    """What kills left half, ended by the next result or the end of its segment, is no damage there and back again."""
+    half = b'{"v":1,"id":"half'
+    files = EventCsv(csv_path)
+    for end in (lambda: files.emit_result("PO2", "COMPLETED"), files.new_segment, files.new_segment):
+        files.emit_result("PO1", "COMPLETED")
+        with segment_of(files, max(files._log.segments())).open("ab") as file:
+            file.write(half)
+        end()
+    files.compact()
+    expected = [(item.segment, item.offset_bytes, item.torn) for item in files.verify().torn]
+    assert 3 == len(expected)
+    back = tmp_path / "back.events"
+    assert 0 == command("log", "copy", files.log_dir, pg_server.url, "--job", name).returncode
+    assert 0 == command("log", "copy", pg_server.url, back, "--job", name).returncode
+    on_server = EventCsv(csv_path, log=pg_server.url, job=name)
+    copied = EventCsv(csv_path)
+    copied._log = FileLog(str(back), key_column="PO_NUMBER")
+    for job in (on_server, copied):
+        report = job.verify()
+        assert ((), expected) == (
+            report.findings,
+            [(item.segment, item.offset_bytes, item.torn) for item in report.torn],
+        )
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -96,7 +96,7 @@ def test_kill_9_in_mid_append_loses_nothing_acknowledged(tmp_path: Path) -> None
     assert acknowledged <= written
     assert len(written) <= len(acknowledged) + 2 * kills  # a kill may fall between the line and its note
     result = job.compact()
-    assert torn == len(result.damage)
+    assert ((), torn) == (result.damage, len(result.torn))
     assert torn > 0
     assert {"COMPLETED": 1} == result.by_status
 

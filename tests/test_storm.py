@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from conftest import cannot
+from conftest import cannot, segment_of
 from nursery import Nursery, acknowledged, parse
 
 from eventcsv import EventCsv
@@ -65,12 +68,14 @@ class Storm:
         met: How often what has happened.
         lost: What was acknowledged and is not in the log.
         phantoms: What is in the log and was not sent, or not so.
+        untold: Half lines that nobody vouches for, so that they count as damage.
     """
 
     def __init__(self, place: Path, kills: int, until: Collection[str] = (), toy: str = "") -> None:
         self.met: Counter[str] = Counter()
         self.lost: list[tuple[str, int]] = []
         self.phantoms: list[object] = []
+        self.untold: list[object] = []
         self._rng = Random(SEED)
         with Nursery(toy) as nursery:
             for done in range(0, 10 * kills, ROUND):
@@ -78,7 +83,9 @@ class Storm:
                     break
                 folder = place / str(done)
                 job, names = self._rage(nursery, folder)
-                self._look(job, names, folder)
+                halves = self._look(job, names, folder)
+                if toy in {"", "no note"}:
+                    self._check_told(job, halves)
                 if not toy:
                     self._check_view(job)
                 shutil.rmtree(folder)
@@ -113,22 +120,27 @@ class Storm:
         self.met["kills"] += ROUND + WORKERS
         return job, names
 
-    def _look(self, job: EventCsv, names: list[str], folder: Path) -> None:
+    def _look(self, job: EventCsv, names: list[str], folder: Path) -> list[tuple[str, int]]:
+        """Compare the log with what was sent and acknowledged, and return where half lines are in it."""
         found: dict[str, set[int]] = {name: set() for name in names}
+        halves: list[tuple[str, int]] = []
         for number in job._log.segments():
             self.met["segment changes"] += number > 1
             *lines, tail = Path(job._log.path(number)).read_bytes().split(b"\n")
-            self.met["torn"] += bool(tail)
+            starts = [0, *accumulate(len(line) + 1 for line in lines)]
+            if tail:
+                halves.append((segment_of(job, number).name, starts[-1]))
             for at, line in enumerate(lines):
                 sent = parse(line)
                 if sent and sent.is_as_sent:
                     found[sent.name].add(sent.n)
                 elif sent:
                     self.phantoms.append(sent)
-                elif b'"kind":"header"' not in line and b'"kind":"seal"' not in line:
-                    self.met["torn"] += 1
-                    self.met["torn and healed by the next line"] += bool(at + 1 < len(lines) and parse(lines[at + 1]))
+                elif not any(b'"kind":"%b"' % kind in line for kind in (b"header", b"seal", b"torn")):
+                    halves.append((segment_of(job, number).name, starts[at]))
+                    self.met["torn and healed by the next line"] += bool(at + 2 < len(lines) and parse(lines[at + 2]))
                 self.met["torn and noted by a seal"] += b'"kind":"seal"' in line and b'"torn":' in line
+        self.met["torn"] += len(halves)
         for name in names:
             numbers = acknowledged(folder / name)
             self.met["acknowledged"] += len(numbers)
@@ -136,6 +148,20 @@ class Storm:
             self.met["lost"] = len(self.lost)
             # What was being appended when it was killed may be there, and nothing beyond that.
             self.phantoms += [(name, n) for n in found[name] if n > len(numbers) + 1]
+        return halves
+
+    def _check_told(self, job: EventCsv, halves: list[tuple[str, int]]) -> None:
+        """Look as people do: each half line is told as such, once, and the exit code says that nothing is wrong."""
+        report = job.verify()
+        told = [(item.segment, item.offset_bytes) for item in report.torn]
+        self.untold += [half for half in halves if half not in told] + [item.problem for item in report.findings]
+        assert len(told) == len(set(told))
+        for command in ("status", "verify") if halves else ():
+            done = subprocess.run(
+                [sys.executable, "-m", "eventcsv", command, job.csv_path], capture_output=True, text=True, check=False
+            )
+            self.untold += [done.stdout + done.stderr] if done.returncode else []
+            self.met[f"{command} ended with {done.returncode}"] += 1
 
     def _check_view(self, job: EventCsv) -> None:
         result = job.compact()
@@ -159,7 +185,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, file_system: str, kills: i
     with folder_on(file_system, tmp_path) as folder:
         storm = Storm(folder, kills, until)
         print(file_system, dict(storm.met))  # noqa: T201  # what tests/README.md quotes
-        assert ([], []) == (storm.lost, storm.phantoms)
+        assert ([], [], []) == (storm.lost, storm.phantoms, storm.untold)
         assert storm.met["torn"] <= storm.met["kills"]
         assert [] == [what for what in until if not storm.met[what]]
 
@@ -169,3 +195,10 @@ def test_a_toy_loses_results_in_the_storm(tmp_path: Path, toy: str) -> None:
     """Control: without the newline before the next line, or acknowledging before the write, results are lost."""
     with folder_on("tmpfs", tmp_path) as folder:
         assert [] != Storm(folder, 36, ["lost"], toy).lost  # up to 360 kills: few of them tear a line
+
+
+def test_without_the_note_a_half_line_is_taken_for_damage(tmp_path: Path) -> None:
+    """Control: whoever heals says nothing, and every command ends as if something were lost."""
+    with folder_on("tmpfs", tmp_path) as folder:
+        storm = Storm(folder, 36, ["status ended with 3"], "no note")
+        assert ([], True) == (storm.lost, storm.met["status ended with 3"] > 0)

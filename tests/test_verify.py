@@ -101,7 +101,7 @@ def test_late_rows_edits_and_restorations_are_no_damage(sound: EventCsv) -> None
 
 
 def test_a_torn_line_is_told_but_is_no_finding(sound: EventCsv) -> None:
-    """Half a line behind the log, or one that a seal had to end, costs nothing; one that nobody noted is damage."""
+    """Half a line behind the log, or one that a seal or the next line ended, costs nothing; without a word it does."""
     half = b'{"v":1,"id":"half'
     with segment_of(sound, 3).open("ab") as file:
         file.write(half)
@@ -115,6 +115,10 @@ def test_a_torn_line_is_told_but_is_no_finding(sound: EventCsv) -> None:
         file.write(half)
     size = segment_of(sound, 4).stat().st_size - len(half)
     sound.emit_result("PO1", "PARTIAL")
+    assert [4, 3] == [int(item.segment[7:13]) for item in reversed(verified(sound).torn)]
+    assert [] == found(sound)
+    lines = segment_of(sound, 4).read_bytes().splitlines(keepends=True)
+    segment_of(sound, 4).write_bytes(b"".join(line for line in lines if b'"kind":"torn"' not in line))
     assert [f"input.events/events-000004.jsonl, byte {size}"] == [place for place, _ in found(sound)]
 
 

@@ -291,12 +291,17 @@ class BackupStore:
                 f"{backup.path}: the backup is gone; its metadata is still there. "
                 "Take another one: eventcsv backup list"
             )
-        if sha256(data).hexdigest() != backup.sha256:
+        if (as_written := _as_written(data, backup.sha256)) is None:
             raise BackupError(
                 f"{backup.path}: the backup is damaged: its SHA-256 is not that of its metadata. "
                 "Take another one: eventcsv backup list"
             )
-        return data
+        return as_written
+
+    def has_other_line_ends(self, backup: Backup) -> bool:
+        """Tell whether a program has changed the ends of the lines of a backup, which `read` then takes back."""
+        data = self._storage.read(backup.path) or b""
+        return sha256(data).hexdigest() != backup.sha256 and _as_written(data, backup.sha256) is not None
 
     def is_there(self, backup: Backup) -> bool:
         """Tell, without reading it, whether the CSV of a backup is there, with its size."""
@@ -370,6 +375,13 @@ def _edit(record: dict[str, Any] | None) -> Edit | None:
         return None
     lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
     return Edit(**{**record, **lists, "met": tuple(Met(**met) for met in record["met"])})
+
+
+def _as_written(data: bytes, digest: str) -> bytes | None:
+    """Return the bytes with a SHA-256: these, or these with other line ends, as git may make them; else None."""
+    with_lf = data.replace(b"\r\n", b"\n")
+    spellings = (data, with_lf, with_lf.replace(b"\n", b"\r\n"))
+    return next((one for one in spellings if sha256(one).hexdigest() == digest), None)
 
 
 def _metadata(backup: Backup) -> dict[str, Any]:

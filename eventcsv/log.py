@@ -285,7 +285,8 @@ class FileLog(LogReader):
     def _to_active_segment(self) -> None:
         """Open the segment with the highest number for appending, or begin a new one when none will do."""
         highest = max(self.segments(), default=0)
-        usable = highest and not (self._poisoned and highest == self._segment) and self._has_header(highest)
+        is_sound = highest and not (self._poisoned and highest == self._segment)
+        usable = is_sound and self._has_header(highest) and not self.has_crlf(highest)
         self._open_segment(highest if usable else self._create_segment(highest + 1))
 
     def _open_segment(self, number: int) -> None:
@@ -319,7 +320,7 @@ class FileLog(LogReader):
 
     def _torn_end_of(self, number: int) -> int | None:
         try:
-            fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+            fd, _ = self._open(number)
         except FileNotFoundError:
             return None
         try:
@@ -411,7 +412,8 @@ class FileLog(LogReader):
             # The maker of the one after it may have died: nothing must be sealed that could be the active one again.
             self.storage.sync_directory(self.directory)
         while self.storage.exists(self.path(number)) and not self.is_sealed(number):
-            self._seal(number)
+            if not self.has_crlf(number):  # once it is as it was, it is sealed
+                self._seal(number)
             number -= 1
 
     @contextmanager

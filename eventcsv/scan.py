@@ -5,6 +5,9 @@ is reported with its place and read around, never repaired. Should the newline b
 together; the second one is found again, since `{"v":` with bare quotes can only be the start of a line (inside a JSON
 text every quote is escaped).
 
+Programs that exchange text between systems put a CR before each newline, as git does when it is told to. No line of
+ours ends in one, so what is whole without it is read so, and told.
+
 One kind of bytes that are no line is no damage: half a line of which a later line says that its writer was stopped
 before it was acknowledged; see `note`. Nobody but whoever found it at the end of the log can know that.
 """
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 _LINE_START: Final = b'{"v":'
 _OUR_VERSION: Final = b'{"v":%d,' % FORMAT_VERSION
 _HEADER: Final = b',"kind":"%b",' % Kind.HEADER.encode()
+_CRLF: Final = (
+    "CR LF at the ends of lines, as git's core.autocrlf makes them; all was read without the CR. "
+    "The way back, while nobody appends: sed -i 's/\\r$//' FILE, and a line '*.jsonl -text' in .gitattributes"
+)
 _NOTE: Final = b'{"v":%d,"kind":"%b",' % (FORMAT_VERSION, Kind.TORN.encode())
 _NOTE_MARK: Final = _NOTE[: _NOTE.index(b"kind") + 1]  # events go on with "id", headers and seals with "ts"
 
@@ -151,14 +158,23 @@ def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple
         return raw, len(lines), ()
     good: list[bytes] = []
     damage: list[Damage] = []
-    for start, line in _judged(offset_bytes, lines):
-        if isinstance(line, bytes):
+    for start, size_bytes, line, reason in _judged(offset_bytes, lines):
+        if line is not None:
             good.append(line + b"\n")
             if damage and (torn_from := noted(line)) is not None:
                 damage = list(_vouched(damage, torn_from))
-        else:
-            damage.append(Damage(segment, start, *line))
+        if reason:
+            _add(damage, Damage(segment, start, size_bytes, reason))
     return b"".join(good), len(good), tuple(damage)
+
+
+def _add(damage: list[Damage], item: Damage) -> None:
+    """Add a damaged stretch; lines with a CR that follow each other are one."""
+    last = damage[-1] if damage else None
+    if last and last.reason == item.reason == _CRLF and last.offset_bytes + last.length_bytes == item.offset_bytes:
+        damage[-1] = replace(last, length_bytes=last.length_bytes + item.length_bytes)
+    else:
+        damage.append(item)
 
 
 def note(torn_from: int, *, id: str, ts: str) -> bytes:  # noqa: A002  # as the field is called
@@ -219,27 +235,30 @@ def header_size_bytes(offset_bytes: int, raw: bytes) -> int:
     if offset_bytes:
         return 0
     first = raw[: raw.find(b"\n")]
-    if _HEADER not in first or not is_whole(first):
+    if _HEADER not in first or not is_whole(first.removesuffix(b"\r")):
         return 0
     _foreign(first, 0)
     return len(first) + 1
 
 
-def _judged(offset_bytes: int, lines: list[bytes]) -> Iterator[tuple[int, bytes | tuple[int, str]]]:
-    """Yield, with its offset, each whole event line, or the length and reason of each damaged stretch."""
-    for line in lines:
+def _judged(offset_bytes: int, lines: list[bytes]) -> Iterator[tuple[int, int, bytes | None, str]]:
+    """Yield each whole line and each damaged stretch: its offset, its length, the line or None, and what is wrong."""
+    for raw in lines:
+        line = raw.removesuffix(b"\r")
         start = 0 if is_whole(line) else _next_start(line)
         if start:
-            yield offset_bytes, (start + (start == len(line)), _reason(line[:start]))
+            is_all = start == len(line)
+            yield offset_bytes, len(raw) + 1 if is_all else start, None, _reason(line[:start])
         if start < len(line) or not line:
             whole = line[start:]
+            size_bytes = len(raw) + 1 - start
             if not whole:
-                yield offset_bytes, (1, "an empty line")
+                yield offset_bytes, size_bytes, None, "an empty line"
             elif not whole.startswith(_OUR_VERSION) and (reason := _foreign(whole, offset_bytes + start)):
-                yield offset_bytes + start, (len(whole) + 1, reason)
+                yield offset_bytes + start, size_bytes, None, reason
             else:
-                yield offset_bytes + start, whole
-        offset_bytes += len(line) + 1
+                yield offset_bytes + start, size_bytes, whole, "" if len(line) == len(raw) else _CRLF
+        offset_bytes += len(raw) + 1
 
 
 def _next_start(line: bytes) -> int:
@@ -271,6 +290,17 @@ def _reason(damaged: bytes) -> str:
     return "the checksum does not match"
 
 
+def has_crlf(beginning: bytes) -> bool:
+    """Tell whether the first line of a segment ends in CR LF, as then all do that were there when it was changed."""
+    newline = beginning.find(b"\n")
+    return newline > 0 and beginning[newline - 1 : newline] == b"\r"
+
+
+def crlf_damage(segment: str, size_bytes: int) -> Damage:
+    """Return the report of a segment whose lines end in CR LF."""
+    return Damage(segment, 0, size_bytes, _CRLF)
+
+
 def torn_tail(segment: str, offset_bytes: int, tail: bytes, length_bytes: int) -> Damage | None:
     """Return the report of what follows the last newline of the log, or None when nothing does."""
     if not length_bytes:
@@ -298,13 +328,13 @@ def placed_events(chunk: Chunk) -> Iterator[tuple[int, Event]]:
 def _placed(chunk: Chunk, damage: list[Damage]) -> Iterator[tuple[int, Event]]:
     lines = chunk.raw.split(b"\n")
     lines.pop()
-    for start, line in _judged(chunk.offset_bytes, lines):
-        if not isinstance(line, bytes) or (start == 0 and _HEADER in line):
+    for start, size_bytes, line, _ in _judged(chunk.offset_bytes, lines):
+        if line is None or (start == 0 and _HEADER in line):
             continue
         try:
-            yield start + len(line) + 1, decode(line)
+            yield start + size_bytes, decode(line)
         except UnsupportedFormat:
             raise
         except ValueError:
             reason = "the checksum holds, but it is not an event"
-            damage.append(Damage(chunk.segment, start, len(line) + 1, reason))
+            damage.append(Damage(chunk.segment, start, size_bytes, reason))

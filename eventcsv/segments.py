@@ -4,6 +4,9 @@ What follows the last newline of the active segment is not there yet. A finished
 is no content, is checked and left out. One that ends in mid-line is read as if the newline stood there that its seal
 will put there, so that sealing it changes nothing of what was read.
 
+A segment in which each newline has got a CR before it is read as if it had none, so that every position, checksum and
+seal holds as before; that is told, and nobody appends to it.
+
 That half a line was never acknowledged is said by the line after it, by the seal, or by the header of the next segment.
 """
 
@@ -19,7 +22,7 @@ from zlib import crc32
 from eventcsv import crc as checksums
 from eventcsv.errors import UnsupportedFormat
 from eventcsv.event import MAX_LINE_BYTES, Kind, is_whole, unsealed
-from eventcsv.scan import Chunk, Damage, Position, begins_note, noted, torn_tail
+from eventcsv.scan import Chunk, Damage, Position, begins_note, crlf_damage, has_crlf, noted, torn_tail
 from eventcsv.storage import READ_BYTES, Storage
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _SEGMENT = re.compile(r"events-([0-9]{6}|[1-9][0-9]{6,})\.jsonl")
 _TAIL_BYTES: Final = 64 << 10
+_HEAD_BYTES: Final = 4 << 10
 _WORTH_A_THREAD_BYTES: Final = 8 << 20
 _CRC_BYTES: Final = 1 << 20  # fits the processor's cache, and memory for it is had without asking the system
 
@@ -85,6 +89,23 @@ class LogReader:
             numbers = [number for number in numbers if (self.header(number) or {}).get("segment", number) == number]
         return numbers
 
+    def has_crlf(self, number: int) -> bool:
+        """Tell whether a program put a CR before each newline of a segment."""
+        fd, is_changed = self._open(number)
+        self.storage.close(fd)
+        return is_changed
+
+    def _open(self, number: int) -> tuple[int, bool]:
+        """Open a segment to read it as it was written, and tell whether somebody put CRs into it since."""
+        fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+        is_changed = True
+        try:
+            is_changed = has_crlf(self.storage.pread(fd, _HEAD_BYTES, 0))
+            return (self.storage.open_without_crs(fd), True) if is_changed else (fd, False)
+        finally:
+            if is_changed:
+                self.storage.close(fd)
+
     def header(self, number: int) -> dict[str, Any] | None:
         """Return the record of a segment's header line, or None when there is no whole one.
 
@@ -93,7 +114,7 @@ class LogReader:
         """
         path = self.path(number)
         try:
-            fd = self.storage.open_ours(path, os.O_RDONLY)
+            fd, _ = self._open(number)
         except FileNotFoundError:
             return None
         try:
@@ -124,7 +145,7 @@ class LogReader:
         return LogEnd(Position(1, 0), None)
 
     def _end_of(self, number: int) -> LogEnd:
-        fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+        fd, _ = self._open(number)
         try:
             size_bytes = self.storage.fstat(fd).st_size
             end_bytes, tail = self._last_line(fd, size_bytes, _TAIL_BYTES)
@@ -180,7 +201,7 @@ class LogReader:
         if not position.offset_bytes:
             return True
         try:
-            fd = self.storage.open_ours(self.path(position.segment), os.O_RDONLY)
+            fd, _ = self._open(position.segment)
         except FileNotFoundError:
             return False
         try:
@@ -227,7 +248,7 @@ class LogReader:
         start = Position(end.segment, max(0, end.offset_bytes - size_bytes))
         if start.offset_bytes:
             try:
-                fd = self.storage.open_ours(self.path(end.segment), os.O_RDONLY)
+                fd, _ = self._open(end.segment)
             except FileNotFoundError:
                 return
             try:
@@ -292,30 +313,33 @@ class LogReader:
     def _open_content(self, number: int, end: Position) -> Iterator[_Content | None]:
         """Open what is to be read of a segment, or give None when it is gone."""
         try:
-            fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+            fd, is_changed = self._open(number)
         except FileNotFoundError:
             yield None
             return
         try:
             if number == end.segment:
-                yield _Content(number, self.path(number), fd, end.offset_bytes, b"")
+                yield _Content(number, self.path(number), fd, end.offset_bytes, b"", is_changed)
             else:
                 size_bytes = self.storage.fstat(fd).st_size
                 tail_bytes = min(size_bytes, _TAIL_BYTES)
                 seal = _seal_at_end(self.storage.pread(fd, tail_bytes, size_bytes - tail_bytes))
-                yield _Content(number, self.path(number), fd, size_bytes - len(seal), seal)
+                yield _Content(number, self.path(number), fd, size_bytes - len(seal), seal, is_changed)
         finally:
             self.storage.close(fd)
 
     def _chunks(self, content: _Content, offset_bytes: int, crc: int) -> Iterator[Chunk]:
+        gap = (crlf_damage(content.name, content.size_bytes),) if content.has_crlf else ()
         for raw, are_lines in self._whole_lines(content, offset_bytes):
             crc = crc32(raw, crc)
             if are_lines:
-                yield Chunk(content.path, offset_bytes, raw, crc, torn_from=self._torn_from(content, offset_bytes, raw))
+                torn_from = self._torn_from(content, offset_bytes, raw)
+                yield Chunk(content.path, offset_bytes, raw, crc, gap, torn_from)
             else:
                 endless = Damage(content.name, offset_bytes, len(raw), "no newline for longer than any line can be")
-                yield Chunk(content.path, offset_bytes, b"", crc, (endless,))
+                yield Chunk(content.path, offset_bytes, b"", crc, (*gap, endless))
             offset_bytes += len(raw)
+            gap = ()
 
     def _torn_from(self, content: _Content, offset_bytes: int, raw: bytes) -> int | None:
         """Return from which byte on there are half lines at the end of some lines, by what follows them, or None."""
@@ -375,6 +399,7 @@ class _Content:
     fd: int
     size_bytes: int
     seal: bytes
+    has_crlf: bool
 
     @property
     def name(self) -> str:

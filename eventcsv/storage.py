@@ -259,6 +259,19 @@ class Storage:
             yield piece
             start_bytes += len(piece)
 
+    def open_without_crs(self, fd: int) -> int:
+        """Open a copy of an open file that nobody else sees and in which CR LF is LF."""
+        from tempfile import TemporaryFile  # noqa: PLC0415  # only who meets such a file pays for it
+
+        with TemporaryFile(buffering=0) as copy:
+            left = b""
+            for piece in self.pieces(fd, 0, self.fstat(fd).st_size):
+                text = left + piece
+                left = b"\r" if text.endswith(b"\r") else b""
+                self.write_all(copy.fileno(), text.removesuffix(b"\r").replace(b"\r\n", b"\n"))
+            self.write_all(copy.fileno(), left)
+            return os.dup(copy.fileno())
+
     def check_folder(self, path: str) -> None:
         """Refuse a path for a new file whose folder is not there, before the long part that its content takes.
 

@@ -146,6 +146,12 @@ class _Verification:
         rows = self._origins.table_of(backup, data).rows.height if backup.position else backup.record_count
         if rows != backup.record_count:
             self._find(backup.path, f"has {rows} rows, and its metadata tells of {backup.record_count}")
+        if self._backups.has_other_line_ends(backup):
+            self._find(
+                backup.path,
+                "other line ends than it was made with, as git's core.autocrlf makes them; it is read as it was. "
+                "For those to come: a line '*.csv -text' in .gitattributes",
+            )
         if backup.log != self._origins.identity() or backup.position is None:
             return
         if backup.position > self.end.position:

@@ -46,12 +46,19 @@ _DEFAULTS: Final = {
 _SETTINGS: Final = (
     "set default_transaction_isolation = 'read committed'; set lock_timeout = {timeout_ms}; "
     "set client_min_messages = warning; "
+    # How the server reads what it is sent, and the bodies of the schema's functions, whatever is set for the role.
+    "set standard_conforming_strings = on; set array_nulls = on; set transform_null_equals = off; "
     # Nor may the server wait for a host that vanished in the middle of an append, whose lock it holds.
     "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
     "select set_config('synchronous_commit', 'on', false) "
     "where current_setting('synchronous_commit') in ('off', 'local', 'remote_write'); "
     "select current_setting('fsync'), current_setting('full_page_writes')"
 )
+_PID: Final = b"select pg_backend_pid()"
+_PROBES: Final = 3
+_PROBE_S: Final = 2.0
+# Where the server says that it did not wait for a standby; the text of that is in its language, and this is not.
+_NOT_WAITED_FOR: Final = "SyncRepWaitForLSN"
 # What no waiting mends, in connections that never came about; the server gives their reason as text only.
 _HOPELESS: Final = re.compile(r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist")
 
@@ -177,7 +184,7 @@ class Server:
         self._warning = ""
         cursor = self._connection.execute(statement.encode(), arguments, prepare=True, binary=True)
         rows: list[Row] = cursor.fetchall() if cursor.description else []
-        if self._warning:  # for instance that nobody waited for the standby: then it may be lost with this server
+        if self._warning:  # nobody waited for the standby: then it may be lost with this server
             raise _Unanswered(f"the server carried it out with a warning: {self._warning}")
         return rows
 
@@ -186,6 +193,7 @@ class Server:
         connection.timeout_s = self.timeout_s + _ANSWER_S
         connection.add_notice_handler(self._note)
         try:
+            self._check_own(connection)
             settings = _SETTINGS.format(timeout_ms=max(1, int(self.timeout_s * 1000)))
             cursor = connection.execute(settings.encode())
             while cursor.nextset():
@@ -196,6 +204,33 @@ class Server:
             raise
         return connection
 
+    def _check_own(self, connection: _Connection) -> None:
+        """Refuse a pooler that lends a process of the server for one transaction only.
+
+        What is set for a session there, and what is prepared in it, is the next client's. A pooler shows by giving its
+        connections numbers of its own. One in transaction mode lends what is idle to whoever asks next; in session mode
+        the second connection gets another process, or none while there is none.
+        """
+        pid = _pid_of(connection)
+        if pid == connection.info.backend_pid:
+            return
+        with suppress(psycopg.OperationalError, _Unanswered):
+            options = self._options | {"connect_timeout": int(_PROBE_S)}
+            other = _Connection.connect(**options, autocommit=True)  # type: ignore[arg-type]  # as above
+            other.timeout_s = _PROBE_S
+            try:
+                for _ in range(_PROBES):
+                    if _pid_of(other) == pid or _pid_of(connection) != pid:
+                        raise self._pooled()
+            finally:
+                other.close()
+
+    def _pooled(self) -> ServerError:
+        return ServerError(
+            f"{self.place}: is a pooler in transaction mode, which lends its connections for one transaction; eventcsv "
+            "needs session mode. Set pool_mode = session there (PgBouncer), or name the server itself"
+        )
+
     def _check_safe(self, fsync: str, full_page_writes: str) -> None:
         for name, value in (("fsync", fsync), ("full_page_writes", full_page_writes)):
             if value != "on":
@@ -205,8 +240,13 @@ class Server:
                 )
 
     def _note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
-            self._warning = diagnostic.message_primary or "a warning"
+        if diagnostic.severity_nonlocalized != "WARNING":
+            return
+        warning = diagnostic.message_primary or "a warning"
+        if diagnostic.source_function in {_NOT_WAITED_FOR, None}:
+            self._warning = warning
+        else:  # whatever it is about, what was committed is on disk
+            masking.get_logger().debug("server.warning", warning=warning, server=self.place)
 
     def _meaning(self, error: psycopg.Error) -> Exception:
         """Return what an error of the server means here."""
@@ -215,6 +255,8 @@ class Server:
         if state in _MEANINGS:
             kind, meaning = _MEANINGS[state]
             return kind(f"{self.place}: {meaning.format(text=error.diag.message_primary, timeout_s=self.timeout_s)}")
+        if state in _NOT_OUR_SESSION:
+            return self._pooled()
         passes = isinstance(error, psycopg.OperationalError) or state == "25006"  # a standby, not yet promoted
         if passes and not (not state and _HOPELESS.search(text)):
             return _Unanswered(text or "the connection was lost")
@@ -242,6 +284,12 @@ class Server:
             with suppress(psycopg.Error, OSError):
                 os.close(self._connection.fileno())
         self._begin()
+
+
+def _pid_of(connection: _Connection) -> int:
+    """Return the process that answers on a connection."""
+    [[pid]] = connection.execute(_PID, prepare=False).fetchall()
+    return int(pid)
 
 
 class _Connection(psycopg.Connection[Row]):
@@ -284,6 +332,9 @@ class _Unanswered(Exception):  # a signal between two methods, no error
 class NoSuchJob(ServerError):
     """The server has no such job."""
 
+
+_NOT_OUR_SESSION: Final = frozenset({"42P05", "26000"})
+"""SQLSTATEs of a prepared statement that somebody else has made, or that is not there though we have made it."""
 
 _NO_SCHEMA: Final = (ServerError, "has no log of eventcsv. Make it: eventcsv log init URL")
 _MEANINGS: Final[dict[str, tuple[type[EventCsvError], str]]] = {

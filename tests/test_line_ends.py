@@ -50,7 +50,7 @@ def taken_back(folder: Path) -> None:
 
 
 def status(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eventcsv", "status", path]
+    command = [sys.executable, "-m", "eventcsv", "status", str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
 from eventcsv.claiming import Refusal
-from eventcsv.errors import EventCsvError
+from eventcsv.errors import EventCsvError, ServerError
 from eventcsv.pgserver import Server
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class Claims:
         owner: Who claims, for people; unique to this run.
         lease_s: How long a claim lasts without being renewed, in seconds.
         seen: How much of the log the run has seen: what was finished after that is not done again.
+
+    Raises:
+        ServerError: There is no connection for it.
     """
 
     def __init__(self, log: PgLog, *, owner: str, lease_s: float, seen: Position) -> None:
@@ -56,6 +59,7 @@ class Claims:
         self._end = threading.Event()
         # A connection of its own, and no waiting: a renewal must neither queue behind a long read nor come too late.
         self._server = Server(log.server.url, lease_s / _RENEWALS_A_LEASE)
+        self._server.call("select 1")  # before the workers take the connections that are left
         self._thread = threading.Thread(target=self._keep_renewing, name="eventcsv-claims", daemon=True)
         self._thread.start()
 
@@ -89,6 +93,16 @@ class Claims:
         """Tell whether another host may have taken over a PO by now, by the clock of this host."""
         with self._mutex:
             return self._safe_until.get(key, float("inf")) < time.monotonic()
+
+    def is_taken_over(self, key: str) -> bool:
+        """Tell whether another host has taken over a PO, by the server; no when it does not answer."""
+        with self._mutex:
+            token = self._tokens.get(key)
+        try:
+            held = self._log.server.call_at_once(_RENEW, (self._log.number(), [key], [token], self._lease_s))
+        except EventCsvError:
+            return False
+        return not held
 
     def forget(self, key: str) -> None:
         """Take note that a PO is finished."""
@@ -131,7 +145,11 @@ class Claims:
             return
         clock = time.monotonic()
         arguments = (self._log.number(), list(held), list(held.values()), self._lease_s)
-        renewed = {row[0] for row in self._server.call(_RENEW, arguments)}
+        try:
+            rows = self._server.call(_RENEW, arguments)
+        except ServerError:  # perhaps it has lost its connection, and there is none left; the log's may be there still
+            rows = self._log.server.call_at_once(_RENEW, arguments)
+        renewed = {row[0] for row in rows}
         with self._mutex:
             for key, token in held.items():
                 if self._tokens.get(key) == token:

@@ -312,6 +312,9 @@ def run(
             with session:
                 for line in terminal.session_lines(session.begun, session.backup, session.id):
                     _say(line)
+                workers, notice = session.workers_possible(workers)
+                if notice:
+                    _say(f"eventcsv: {notice}")
                 with following(Looks(job, done), session, screen, _say):
                     result = session.run(
                         process,

@@ -373,6 +373,9 @@ class Compactor:
     def _publish(self, folded: Folded) -> CompactResult:
         for item in folded.damage:
             masking.get_logger().warning("log.damage", place=str(item), log=self._log.place)
+        for item in folded.torn:
+            if item != folded.end.torn:  # that one may be a line that is being written now
+                masking.get_logger().info("log.torn", place=str(item), log=self._log.place)
         changed, base, kept = self.publisher.publish(folded)
         origin, table = folded.origin, folded.table
         edit = origin.edit and self._told(origin.edit, base)

@@ -452,6 +452,10 @@ class FileLog(LogReader):
         finally:
             self.storage.close(fd)
 
+    def connections_left(self) -> int | None:
+        """Return None: any number of processes can open files."""
+        return None
+
     def close(self) -> None:
         """Close the files; the next append opens them again. Nothing is lost when this is never called."""
         with self._mutex:

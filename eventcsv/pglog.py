@@ -47,6 +47,22 @@ _ROW_AFTER: Final = (
     "select ends from eventcsv.line where job = %s and segment = %s and ends > %s::bigint order by ends limit 1"
 )
 _STORE: Final = "select eventcsv.store(%s::text, %s::int, %s::bigint, %s::bigint[], %s::text[], %s::bytea[])"
+_CONNECTIONS_LEFT: Final = """
+    with connected as (
+        select usename, datname from pg_catalog.pg_stat_activity
+        where datid is not null and coalesce(backend_type, 'client backend') = 'client backend'
+    )
+    select greatest(0, least(
+        current_setting('max_connections')::int - (select count(*) from connected)
+            - case when current_setting('is_superuser') = 'on' then 0
+                else current_setting('superuser_reserved_connections')::int
+                    + coalesce(current_setting('reserved_connections', true), '0')::int end,
+        (select nullif(rolconnlimit, -1) from pg_catalog.pg_roles where rolname = session_user)
+            - (select count(*) from connected where usename = session_user),
+        (select nullif(datconnlimit, -1) from pg_catalog.pg_database where datname = current_database())
+            - (select count(*) from connected where datname = current_database())
+    ))
+"""
 _APPEND: Final = "select eventcsv.append(%s::int, %s::text, %s::bytea)"
 _APPEND_CLAIMED: Final = "select eventcsv.append(%s::int, %s::text, %s::bytea, %s::text, %s::bigint, %s::boolean)"
 
@@ -148,6 +164,10 @@ class PgLog:
             "Treat it as not done; once the cause is gone, emit it again",
             event,
         )
+
+    def connections_left(self) -> int | None:
+        """Return how many more processes can connect to the server as this role, as far as this role can see."""
+        return int(self.server.call(_CONNECTIONS_LEFT)[0][0])
 
     def close(self) -> None:
         """Close the connection; the next call makes another one. Nothing is lost when this is never called."""

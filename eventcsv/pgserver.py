@@ -121,6 +121,17 @@ class Server:
         except _Unanswered as failure:
             return self._call_again(statement, arguments, failure, begun_s)
 
+    def call_at_once(self, statement: str, arguments: tuple[object, ...] = ()) -> list[Row]:
+        """Carry out one statement as `call` does, and wait for no server that does not answer.
+
+        Raises:
+            ServerError: It was not carried out, or nobody knows.
+        """
+        try:
+            return self._call_once(statement, arguments)
+        except _Unanswered as error:
+            raise ServerError(f"{self.place}: {error}") from error
+
     def run_script(self, script: sql.Composed) -> None:
         """Carry out several statements in one transaction; what they make has to be made only where it lacks."""
         with self._mutex:

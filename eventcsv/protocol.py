@@ -52,6 +52,9 @@ class Log(Protocol):
     def close(self) -> None:
         """Close what is open; the next call opens it again. Nothing is lost when this is never called."""
 
+    def connections_left(self) -> int | None:
+        """Return how many more processes can connect to the server that keeps it, or None when they are not counted."""
+
     # --- segments ---
 
     def exists(self) -> bool:

@@ -308,7 +308,13 @@ class Run:
             self._job.hold(task.key, task.token)
         try:
             last = self._last_of(task)
-            if last is None or last.kind != Kind.RESULT:
+            has_result = last is not None and last.kind == Kind.RESULT
+            if not has_result and self._claims and self._claims.has_lapsed(task.key):  # nothing of the PO's is wrong
+                if self._claims.is_taken_over(task.key):
+                    raise ClaimLost(reason)  # noqa: TRY301  # as when its result had come too late
+                self._give_back(task, reason)
+                return
+            if last is None or not has_result:
                 last = self._job.emit_result(task.key, Status.ERROR, error_message=reason)
             cells = last.cells
             outcome = Outcome(task.key, cells.get(COLUMNS["status"], ""), cells.get(COLUMNS["error_message"], ""))
@@ -317,6 +323,15 @@ class Run:
         except ClaimLost as error:
             outcome = Outcome(task.key, "", str(error), taken_over=True)
         self.finished(outcome)
+
+    def _give_back(self, task: Task, reason: str) -> None:
+        """Leave a PO that was stopped to whoever claims it next, which may be this run."""
+        masking.get_logger().warning("po.given_back", key=task.key, reason=reason)
+        self.returned(task)
+        if self._hold:
+            self._met.add(task.key)
+            self._interrupted += (task.key,)
+            self._held += (task.key,)
 
     def _last_of(self, task: Task) -> Event | None:
         """Return the last event of a PO that is ours, as far as it can be read."""

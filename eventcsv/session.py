@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 from eventcsv import masking
 from eventcsv.claiming import LEASE_S
-from eventcsv.errors import EventCsvError
+from eventcsv.errors import EventCsvError, ServerError
 from eventcsv.event import DONE
 from eventcsv.pool import Pool
 from eventcsv.progress import pending_of
@@ -241,6 +241,31 @@ class Session:
         finally:
             self._running.release()
 
+    def workers_possible(self, workers: int) -> tuple[int, str]:
+        """Tell how many workers a run can have: as many as wanted, unless the server of the log lacks connections.
+
+        Args:
+            workers: How many are wanted.
+
+        Returns:
+            How many there will be, and why they are fewer, or "".
+
+        Raises:
+            ServerError: There is not even a connection for one.
+        """
+        log = self._compactor.origins.log
+        left = log.connections_left()
+        if left is None or left > workers:  # one more than workers: claims are renewed on a connection of their own
+            return workers, ""
+        who = "1 worker needs" if workers == 1 else f"{workers} workers need"
+        needs = f"{who} {workers + 1} connections besides the run's"
+        if left <= 1:
+            raise ServerError(
+                f"{log.place}: {needs}, and the server has {left} left. Raise max_connections there, or end what else "
+                "is connected"
+            )
+        return left - 1, f"{needs}, and the server has {left} left; going on with {left - 1}"
+
     def _run(
         self,
         work: Work,
@@ -254,6 +279,9 @@ class Session:
         clock = time.perf_counter()
         check_callable(work.process)
         _check_importable(work)
+        workers, notice = self.workers_possible(workers)
+        if notice:
+            masking.get_logger().warning("run.fewer_workers", workers=workers, reason=notice)
         run = Run(self._job, self._compactor, self._view_changed, done, hold=hold, writer=self._writer, lease_s=lease_s)
         size = min(workers, max(1, len(run.todo)))
         pool = Pool(work, size, timeout_s, self._writer, self._numbers, run)

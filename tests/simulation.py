@@ -573,9 +573,10 @@ class Simulation:
 
     def _blames(self, problem: str) -> bool:
         """Tell whether what verify found is what a fault explains: a line cut off, or a hole where a sync failed."""
-        interrupted = self.met["killed"] + self.met["power cut"] + self.met["short write"] + self.met["disk full"]
+        # What kills and short writes leave half is said to be so by whoever ends it. A power cut may take back what
+        # stood before a line that it keeps, and then nobody knows.
         if problem.startswith(("torn", "NUL bytes", "the checksum does not match", "an empty line")):
-            return interrupted > 0
+            return self.met["power cut"] > 0
         if "the backup is gone; its metadata is still there" in problem:
             return self._machine.odds.any_order
         holes = (

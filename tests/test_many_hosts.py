@@ -278,11 +278,11 @@ def test_claims_are_renewed_without_a_connection_of_their_own(small_server: PgSe
     renewing = "select pid from pg_stat_activity where query like '%renew(%' and pid <> pg_backend_pid()"
     others = [psycopg.connect(small_server.url, autocommit=True)]
     wait_until(lambda: others[0].execute(renewing).fetchall(), "a renewal")
-    others += [psycopg.connect(small_server.url) for _ in range(connections_left(small_server) - 1)]
-    [[pid]] = others[0].execute(renewing).fetchall()
-    others[0].execute("select pg_terminate_backend(%s)", [pid])
+    others += [psycopg.connect(small_server.url) for _ in range(connections_left(small_server))]
 
     def take_it() -> bool:
+        for (pid,) in others[0].execute(renewing).fetchall():
+            others[0].execute("select pg_terminate_backend(%s)", [pid])
         with suppress(psycopg.OperationalError):
             others.append(psycopg.connect(small_server.url))
             return True

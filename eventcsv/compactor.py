@@ -118,13 +118,11 @@ class Compactor:
         origins: What the CSV, its log and its backups are, and where to start from.
 
     Attributes:
-        on_progress: Called with the bytes of the log folded so far and those to fold.
         origins: What it was given.
         publisher: Puts the CSV in place.
     """
 
     def __init__(self, origins: Origins) -> None:
-        self.on_progress: ProgressCallback | None = None
         self._mutex = threading.RLock()
         self._is_medium_known = False
         self.origins = origins
@@ -135,11 +133,12 @@ class Compactor:
         self.publisher = Publisher(origins)
         self._lock_path = os.path.join(self._log.directory, "compact.lock")
 
-    def compact(self, *, accept_edit: bool = False) -> CompactResult:
+    def compact(self, *, accept_edit: bool = False, on_progress: ProgressCallback | None = None) -> CompactResult:
         """Bring the CSV up to the log's present end.
 
         Args:
             accept_edit: Take a save over even if it does away with many results.
+            on_progress: Called with the bytes of the log folded so far and those to fold.
 
         Raises:
             InvalidCsv: The CSV cannot be read, is read-only, or is gone and has no backup; it was left as it is.
@@ -147,7 +146,7 @@ class Compactor:
             OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self.check()
-        result = self._exclusively(lambda end: self.origins.of_compaction(end, accept_edit=accept_edit))
+        result = self._exclusively(lambda end: self.origins.of_compaction(end, accept_edit=accept_edit), on_progress)
         if result.base:
             self._retain()
         return result
@@ -305,11 +304,12 @@ class Compactor:
                 result = self._exclusively(lambda end: self.origins.of_restoration(backup, end))
             return replace(result, kept=kept or result.kept)
 
-    def replay(self, backup: str | None = None) -> CompactResult:
+    def replay(self, backup: str | None = None, *, on_progress: ProgressCallback | None = None) -> CompactResult:
         """Rebuild the CSV from a base and the log after it, whatever the CSV holds now.
 
         Args:
             backup: The name of the backup to start from; by default the newest valid base.
+            on_progress: Called with the bytes of the log folded so far and those to fold.
 
         Raises:
             BackupError: There is no such backup, or it is damaged, or it is no base.
@@ -319,11 +319,13 @@ class Compactor:
         """
         self.check()
         if backup is None:
-            return self._exclusively(self.origins.of_replay)
+            return self._exclusively(self.origins.of_replay, on_progress)
         self._backups.find(backup)  # an unknown one is refused before anything is made
-        return self._exclusively(lambda end: self.origins.of_replay_from(backup, end))
+        return self._exclusively(lambda end: self.origins.of_replay_from(backup, end), on_progress)
 
-    def _exclusively(self, starting_point: Callable[[LogEnd], Origin]) -> CompactResult:
+    def _exclusively(
+        self, starting_point: Callable[[LogEnd], Origin], on_progress: ProgressCallback | None = None
+    ) -> CompactResult:
         clock = time.perf_counter()
         overtaken: list[Edit] = []
         self._check_writable()
@@ -340,7 +342,7 @@ class Compactor:
                     if origin.lines:
                         self._record(origin)
                         end = self._log.end()
-                    result = self._publish(self._fold(origin, end))
+                    result = self._publish(self._fold(origin, end, on_progress))
                 except EditedMeanwhile:
                     if origin and origin.edit:
                         overtaken.append(self._told(origin.edit, self.origins.base_of_save(origin.saved)))
@@ -365,10 +367,8 @@ class Compactor:
         ]
         self._log.append_all([event for event in events if _fits(event)])
 
-    def _fold(self, origin: Origin, end: LogEnd) -> Folded:
-        return fold_onto(
-            origin, end, self._log, guard_formulas=self.origins.guard_formulas, on_progress=self.on_progress
-        )
+    def _fold(self, origin: Origin, end: LogEnd, on_progress: ProgressCallback | None = None) -> Folded:
+        return fold_onto(origin, end, self._log, guard_formulas=self.origins.guard_formulas, on_progress=on_progress)
 
     def _publish(self, folded: Folded) -> CompactResult:
         for item in folded.damage:

@@ -382,8 +382,7 @@ class EventCsv:
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
             OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
-        self._compactor.on_progress = on_progress
-        return self._compactor.compact(accept_edit=accept_edit)
+        return self._compactor.compact(accept_edit=accept_edit, on_progress=on_progress)
 
     def replay(self, *, backup: str | None = None, on_progress: ProgressCallback | None = None) -> CompactResult:
         """Rebuild the CSV from a base backup and the log after it.
@@ -404,8 +403,7 @@ class EventCsv:
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
             OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
-        self._compactor.on_progress = on_progress
-        return self._compactor.replay(backup)
+        return self._compactor.replay(backup, on_progress=on_progress)
 
     def pending(self, *, done: Collection[str] = DONE) -> list[str]:
         """Return the POs that are not done, in the order of the CSV, by the log's present end. Writes nothing.

@@ -669,3 +669,25 @@ def test_what_a_foreign_checkpoint_says_of_the_csv_is_forgotten(tmp_path: Path) 
     assert ["PO2"] == looking.pending()
     EventCsv(path, delimiter=";").compact()
     assert ["PO2"] == looking.pending()
+
+
+@pytest.mark.parametrize("verb", ["compact", "replay"])
+def test_whoever_asks_for_progress_hears_of_that_call_only(job: EventCsv, csv_path: Path, verb: str) -> None:
+    """What is called with the steps of one compaction is called by nothing that comes later, not by a session."""
+    heard: list[tuple[int, int]] = []
+    job.emit_result("PO1", "COMPLETED")
+    getattr(job, verb)(on_progress=lambda done, total: heard.append((done, total)))
+    size_bytes = segment_of(job).stat().st_size
+    assert [(size_bytes, size_bytes)] == heard
+    job.emit_result("PO2", "COMPLETED")
+    assert ["PO3"] == job.pending()
+    job.progress()
+    job.compact()
+    job.replay()
+    job.verify()
+    job.export(csv_path.with_name("out.jsonl"))
+    with job.session(refresh_s=0.01) as session:
+        job.emit_result("PO3", "COMPLETED")
+        session.pending()
+    job.restore(Path(job.backups()[0].path).name)
+    assert 1 == len(heard)

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -21,20 +18,19 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Final, Protocol
 
-from eventcsv import guard, masking
+from eventcsv import masking
 from eventcsv.errors import EventCsvError
+from eventcsv.guarded import GuardedProcess
 from eventcsv.worker import STOP_SIGNALS, Broken, Logged, Outcome, Ready, Taken, Task, Work, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
 
 _TICK_S: Final = 0.1
 _START_TIMEOUT_S: Final = 120.0
 _EXIT_TIMEOUT_S: Final = 10.0
 _ENDING_TIMEOUT_S: Final = 2.0
-_EXIT_LOOK_S: Final = 0.005
 _MOST_FAILED_STARTS: Final = 3
 _MOST_LATER_FAILED_STARTS: Final = 5
 _FIRST_WAIT_S: Final = 0.1
@@ -79,15 +75,17 @@ class _Worker:
         task: What it was handed, or None.
         taken: Whether it has taken that up.
         ready: Whether it has started.
+        pid: Its own process, once it has started; until then that of its guard.
     """
 
     number: int
-    process: SpawnProcess
+    process: GuardedProcess
     connection: Connection
     deadline: float
     task: Task | None = None
     taken: bool = False
     ready: bool = False
+    pid: int | None = None
 
 
 @dataclass(slots=True)
@@ -113,7 +111,6 @@ class Pool:
     _handed: dict[str, int] = field(default_factory=dict)
     _failed_starts: int = 0
     _ever_ready: bool = False
-    _guard: subprocess.Popen[bytes] | None = None
     _next_start_at: float = 0.0
     _watch: threading.Thread | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -125,7 +122,6 @@ class Pool:
             EventCsvError: No worker could be started, three times in a row, and none is left.
         """
         try:
-            self._guard = _started_guard()
             while True:
                 if not stopping():
                     self._hand_out()
@@ -174,8 +170,9 @@ class Pool:
             return
         match message:
             case Ready():
-                worker.ready, worker.deadline = True, float("inf")
+                worker.ready, worker.pid, worker.deadline = True, message.pid, float("inf")
                 self._ever_ready, self._failed_starts = True, 0
+                masking.get_logger().debug("worker.started", worker=worker.number, pid=worker.pid)
             case Taken():
                 worker.taken = True
                 worker.deadline = time.monotonic() + (float("inf") if self.timeout_s is None else self.timeout_s)
@@ -205,7 +202,7 @@ class Pool:
         while not self._ended.wait(_TICK_S):
             for worker in list(self._workers):
                 if worker.task and worker.task.token is not None and self.listener.has_lapsed(worker.task):
-                    _signal_group(worker.process)
+                    worker.process.end()
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
@@ -218,10 +215,9 @@ class Pool:
     # --- workers ---
 
     def _start_worker(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        connection, its_connection = context.Pipe()
+        connection, its_connection = multiprocessing.Pipe()
         number = next(self.numbers)
-        process = context.Process(
+        process = GuardedProcess(
             target=serve,
             args=(self.work, f"{self.writer_prefix}-{number:02}", its_connection),
             name=f"eventcsv-worker-{number:02}",
@@ -231,20 +227,13 @@ class Pool:
             with _signals_blocked():  # until the worker has its own handlers, and is known here
                 process.start()
                 deadline = time.monotonic() + _START_TIMEOUT_S
-                self._workers.append(_Worker(number, process, connection, deadline))
-                self._tell_guard("+", process)
+                self._workers.append(_Worker(number, process, connection, deadline, pid=process.pid))
         except OSError as error:  # no memory, or too many processes
             connection.close()
             self._note_failed_start(str(error))
             return
         finally:
             its_connection.close()  # only the worker may hold it: that is how its death shows
-        masking.get_logger().debug("worker.started", worker=number, pid=process.pid)
-
-    def _tell_guard(self, sign: str, process: SpawnProcess) -> None:
-        if self._guard and self._guard.stdin:
-            with suppress(OSError):  # somebody killed it; then there is none
-                self._guard.stdin.write(f"{sign}{process.pid}\n".encode())
 
     def _note_failed_start(self, reason: str) -> None:
         """Wait a while before the next one; when nobody is left who works, there is no point in it."""
@@ -271,10 +260,9 @@ class Pool:
         """Note that a worker is lost, with what it was working on."""
         self._workers.remove(worker)
         _kill(worker)
-        self._tell_guard("-", worker.process)
         task = worker.task
         masking.get_logger().warning(
-            "worker.lost", worker=worker.number, pid=worker.process.pid, reason=reason, key=task.key if task else None
+            "worker.lost", worker=worker.number, pid=worker.pid, reason=reason, key=task.key if task else None
         )
         if not worker.ready:
             self._note_failed_start(reason)
@@ -294,32 +282,13 @@ class Pool:
             self._watch.join()
         for worker in self._workers:
             if worker.task or not worker.ready:
-                _signal_group(worker.process)
+                worker.process.end()
             worker.connection.close()
         deadline = time.monotonic() + _EXIT_TIMEOUT_S
         for worker in self._workers:
-            _await_exit(worker.process, deadline)
+            worker.process.join(max(0, deadline - time.monotonic()))
             _kill(worker)
-            self._tell_guard("-", worker.process)
         self._workers.clear()
-        if self._guard:
-            if self._guard.stdin:
-                with suppress(OSError):
-                    self._guard.stdin.close()
-            self._guard.wait()
-
-
-def _started_guard() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())]
-    with _signals_blocked():
-        return subprocess.Popen(  # noqa: S603  # our own file
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,
-        )
 
 
 @contextmanager
@@ -333,27 +302,17 @@ def _signals_blocked() -> Iterator[None]:
 
 def _kill(worker: _Worker) -> None:
     """Kill a worker with whatever it has started (a browser), and forget it."""
-    _signal_group(worker.process)
-    worker.process.join()
+    worker.process.end()
+    worker.process.join(_EXIT_TIMEOUT_S)
+    if worker.process.exitcode is None:  # somebody has stopped its guard
+        worker.process.kill()
+        worker.process.join()
     worker.connection.close()
 
 
-def _signal_group(process: SpawnProcess) -> None:
-    if process.pid is not None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-
-
-def _await_exit(process: SpawnProcess, deadline: float) -> None:
-    # Not join(): that takes a sentinel that the caller's code has closed for an end, and then waits for ever.
-    while process.exitcode is None and time.monotonic() < deadline:
-        time.sleep(_EXIT_LOOK_S)
-
-
-def _ending(process: SpawnProcess) -> str:
+def _ending(process: GuardedProcess) -> str:
     """Return, in words, how a worker ended."""
-    _await_exit(process, time.monotonic() + _ENDING_TIMEOUT_S)
+    process.join(_ENDING_TIMEOUT_S)
     code = process.exitcode
     if code is None:
         return "the worker closed its connection"

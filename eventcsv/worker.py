@@ -103,7 +103,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker has started."""
+    """The worker has started.
+
+    Attributes:
+        pid: Its process; the one that the session has started is its guard.
+    """
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,7 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
         send(Broken(one_line(error, longest=_LONGEST_MESSAGE)))
         return
     with suppress(EOFError, ConnectionError):  # the session has ended, or has died
-        send(Ready())
+        send(Ready(os.getpid()))
         while not leaving.is_set():
             if connection.poll(_LOOK_S):
                 task: Task = connection.recv()

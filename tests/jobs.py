@@ -51,9 +51,18 @@ class Mute(Exception):
         raise ValueError
 
 
-def sleeper() -> subprocess.Popen[bytes]:
-    """Start a program that a worker would leave behind."""
-    return subprocess.Popen([sys.executable, "-S", "-c", f"import time; time.sleep({PATIENCE_S})"])
+SLEEP: Final = f"import time; time.sleep({PATIENCE_S})"
+LAUNCH: Final = f"""
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-S", "-c", {SLEEP!r}], stdout=-3, start_new_session=True).pid)
+"""
+
+
+def sleeper(what: str = "a child") -> int:
+    """Start a program that a worker would leave behind; return its process."""
+    if what == "an orphan":  # the program that started it has ended
+        return int(subprocess.run([sys.executable, "-c", LAUNCH], stdout=-1, check=True).stdout)
+    return subprocess.Popen([sys.executable, "-S", "-c", SLEEP], start_new_session=what == "a leader").pid
 
 
 def work(key: str, row: dict[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912, PLR0915  # one mishap a case
@@ -102,8 +111,11 @@ def work(key: str, row: dict[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912,
         case "gate":
             note(folder / "calls", f"{key} {os.getpid()}")
             wait_for(folder / "gate")
-        case "leave a child" | "leave a child and die" | "leave a child and hang" as what:
-            note(folder / "children", sleeper().pid)
+        case what if found := re.fullmatch("leave (a child|a leader|an orphan)( and die| and hang| and gate|)", what):
+            note(folder / "children", sleeper(found[1]))
+            note(folder / "calls", f"{key} {os.getpid()}")
+            if what.endswith("gate"):
+                wait_for(folder / "gate")
             if what.endswith("die"):
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(PATIENCE_S if what.endswith("hang") else 0)
@@ -126,10 +138,6 @@ def work(key: str, row: dict[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912,
         case "close everything and hang":
             os.closerange(3, 256)
             time.sleep(PATIENCE_S)
-        case "note a child and gate":
-            note(folder / "children", sleeper().pid)
-            note(folder / "calls", f"{key} {os.getpid()}")
-            wait_for(folder / "gate")
         case "whole row":
             return row | {"SUPPLIER": "new"}
         case "no coroutine":

@@ -83,6 +83,11 @@ def pids(folder: Path) -> list[int]:
     return [int(line.split()[1]) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def children(folder: Path) -> list[int]:
+    """Return the programs that workers have started."""
+    return [int(line) for line in (folder / "children").read_text().split()]
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process lives; one that nobody has asked after yet does not."""
     try:
@@ -197,15 +202,62 @@ def test_several_mishaps_at_once(tmp_path: Path) -> None:
     assert all([MISHAPS[todo[out.key]] in out.message for out in result.failed])
 
 
-@pytest.mark.parametrize("ending", ["leave a child", "leave a child and die", "leave a child and hang"])
-def test_what_a_worker_started_goes_with_it(tmp_path: Path, ending: str) -> None:
-    """A program that a worker started is gone after the run, however the worker ended."""
-    job = make_job(tmp_path, {"PO1": ending, "PO2": ""})
+ADOPTS: Final = sys.platform == "linux"
+STARTED: Final = [
+    "a child",
+    "a leader",
+    pytest.param("an orphan", marks=pytest.mark.skipif(not ADOPTS, reason="only Linux tells whose an orphan was")),
+]
+
+
+@pytest.mark.parametrize("what", STARTED)
+@pytest.mark.parametrize("ending", ["", " and die", " and hang"])
+def test_what_a_worker_started_goes_with_it(tmp_path: Path, what: str, ending: str) -> None:
+    """A program that a worker started is gone after the run, however the worker ended, and whatever it leads itself."""
+    job = make_job(tmp_path, {"PO1": f"leave {what}{ending}", "PO2": ""})
     with job.session() as session:
-        session.run(jobs.work, timeout_s=2)
-    pid = int((tmp_path / "children").read_text())
-    wait_until(lambda: not is_alive(pid))
+        result = session.run(jobs.work, timeout_s=5)
+        assert not any(map(is_alive, children(tmp_path)))
+    assert (bool(ending), 1) == (bool(result.lost_workers), len(children(tmp_path)))
     assert "COMPLETED" == statuses(job)["PO2"]
+
+
+@pytest.mark.skipif(not ADOPTS, reason="only Linux tells whose an orphan was")
+def test_what_a_worker_started_stays_when_another_one_dies(tmp_path: Path) -> None:
+    """An orphan is its own worker's: that another one ends concerns it as little as it concerns the other."""
+    job = make_job(tmp_path, {"PO1": "leave an orphan and gate", "PO2": "gate", "PO3": ""})
+
+    def look() -> None:
+        wait_until(lambda: 2 == len(calls(tmp_path)) and children(tmp_path))
+        worker_of = dict(zip(calls(tmp_path), pids(tmp_path), strict=True))
+        os.kill(worker_of["PO2"], signal.SIGKILL)
+        wait_until(lambda: "ERROR" in statuses(job).values())
+        wait_until(lambda: not is_alive(worker_of["PO2"]))
+        assert all(map(is_alive, [worker_of["PO1"], *children(tmp_path)]))
+        (tmp_path / "gate").touch()
+
+    with meanwhile(look), job.session(refresh_s=0.05) as session:
+        result = session.run(jobs.work, workers=2)
+    assert {"COMPLETED": 2, "ERROR": 1} == result.by_status
+    assert not any(map(is_alive, children(tmp_path)))
+
+
+@pytest.mark.skipif(not ADOPTS, reason="only Linux tells a worker that its guard has died")
+def test_a_worker_dies_with_its_guard(tmp_path: Path) -> None:
+    """Whoever kills the process before a worker costs the PO that it is on, and leaves nobody at work on it."""
+    job = make_job(tmp_path, {"PO1": "gate", "PO2": ""})
+
+    def kill() -> None:
+        wait_until(lambda: calls(tmp_path))
+        (worker,) = pids(tmp_path)
+        guard = psutil.Process(worker).ppid()
+        assert guard != os.getpid()
+        os.kill(guard, signal.SIGKILL)
+        wait_until(lambda: not is_alive(worker))
+
+    with meanwhile(kill), job.session() as session:
+        session.run(jobs.work)
+    assert {"PO1": "ERROR", "PO2": "COMPLETED"} == statuses(job)
 
 
 def test_a_forked_child_does_not_hide_its_workers_death(tmp_path: Path) -> None:
@@ -632,16 +684,22 @@ def test_impatience_leaves_no_worker_behind(tmp_path: Path) -> None:
         (tmp_path / "asked").unlink()
 
 
-def test_what_workers_started_ends_with_a_killed_session(tmp_path: Path) -> None:
-    """SIGKILL of the main process: the browsers of its workers do not go on under the next run."""
-    job = make_job(tmp_path, {f"PO{number}": "note a child and gate" for number in range(4)})
+@pytest.mark.parametrize("what", STARTED)
+@pytest.mark.parametrize("ending", ["kill -9", "Ctrl-C twice"])
+def test_what_workers_started_ends_with_the_session(tmp_path: Path, what: str, ending: str) -> None:
+    """The browsers of its workers do not go on under the next run."""
+    job = make_job(tmp_path, {f"PO{number}": f"leave {what} and gate" for number in range(4)})
     script = jobs.start(Path(job.csv_path), workers=2)
     wait_until(lambda: 2 == len(calls(tmp_path)))
-    children = [int(line) for line in (tmp_path / "children").read_text().split()]
-    assert all(map(is_alive, children))
-    script.kill()
+    assert all(map(is_alive, children(tmp_path)))
+    if ending == "kill -9":
+        script.kill()
+    else:
+        script.send_signal(signal.SIGINT)
+        wait_until((tmp_path / "asked").exists)
+        script.send_signal(signal.SIGINT)
     script.communicate(timeout=DEADLINE_S)
-    wait_until(lambda: not any(map(is_alive, [*children, *pids(tmp_path)])))
+    wait_until(lambda: not any(map(is_alive, [*children(tmp_path), *pids(tmp_path)])))
 
 
 def test_closed_descriptors_stop_nobody_else(tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from eventcsv.first import leave_the_first_process
+
 
 def main() -> None:
     """Run the command line."""
+    leave_the_first_process()
     # Until there is somebody who can say something, Ctrl-C ends this as it ends any program: without a traceback.
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:

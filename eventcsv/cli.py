@@ -51,7 +51,7 @@ from eventcsv.screen import can_be_drawn_on, own_screen
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _typeshed import DataclassInstance
 
@@ -260,7 +260,16 @@ def run(
         typer.Option(
             "--initializer",
             metavar="MODULE:FUNCTION",
-            help="Called once in each worker, before its first PO; opens a browser, for instance.",
+            help="Called once in each worker, before its first PO; opens a browser, for instance. It may be a context "
+            "manager, which is left when the worker ends.",
+        ),
+    ] = None,
+    finalizer: Annotated[
+        str | None,
+        typer.Option(
+            "--finalizer",
+            metavar="MODULE:FUNCTION",
+            help="Called once in each worker that ends in peace; closes the browser.",
         ),
     ] = None,
     done: Done = list(DONE),  # noqa: B006  # typer copies it
@@ -299,7 +308,7 @@ def run(
     result, trouble = None, ""
     with own_screen() as screen:
         process = named_function(function, "MODULE:FUNCTION")
-        opening = named_function(initializer, "--initializer") if initializer else None
+        opening, closing = _hook(initializer, "initializer"), _hook(finalizer, "finalizer")
         try:
             check_callable(process)
         except EventCsvError as error:
@@ -322,6 +331,7 @@ def run(
                         timeout_s=timeout_s,
                         interrupted=interrupted,
                         initializer=opening,
+                        finalizer=closing,
                         done=done,
                         lease_s=lease_s,
                     )
@@ -349,6 +359,17 @@ def run(
         raise typer.Exit(Exit.DAMAGE)
     failed = result.failed or result.unrecorded or result.refused or result.stopped or trouble
     raise typer.Exit(Exit.FAILED if failed else Exit.FINE)
+
+
+def _hook(function: str | None, name: str) -> Callable[[], object] | None:
+    from eventcsv.session import check_hook  # noqa: PLC0415  # the operator side
+
+    hook = named_function(function, f"--{name}") if function else None
+    try:
+        check_hook(hook, name)
+    except EventCsvError as error:
+        raise typer.BadParameter(f"{function}: {error}", param_hint=f"--{name}") from None
+    return hook
 
 
 # --- status, pending, history ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from eventcsv import masking
 from eventcsv.errors import EventCsvError
 from eventcsv.guarded import GuardedProcess
-from eventcsv.worker import STOP_SIGNALS, Broken, Logged, Outcome, Ready, Taken, Task, Work, serve
+from eventcsv.worker import STOP_SIGNALS, Broken, Leave, Logged, Outcome, Ready, Taken, Task, Work, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _TICK_S: Final = 0.1
 _START_TIMEOUT_S: Final = 120.0
-_EXIT_TIMEOUT_S: Final = 10.0
+_EXIT_TIMEOUT_S: Final = 30.0
+_KILL_TIMEOUT_S: Final = 10.0
 _ENDING_TIMEOUT_S: Final = 2.0
 _MOST_FAILED_STARTS: Final = 3
 _MOST_LATER_FAILED_STARTS: Final = 5
@@ -180,9 +181,7 @@ class Pool:
                 worker.task, worker.deadline = None, float("inf")
                 self.listener.finished(message)
             case Logged():
-                fields = dict(message.fields)
-                level = logging.getLevelName(message.level).lower()
-                getattr(masking.get_logger(), level)(fields.pop("event", ""), **{**fields, "worker": worker.number})
+                _log(worker, message)
             case Broken():
                 self._bury(worker, f"its initializer failed: {message.reason}")
 
@@ -280,15 +279,39 @@ class Pool:
         self._ended.set()
         if self._watch:
             self._watch.join()
-        for worker in self._workers:
-            if worker.task or not worker.ready:
-                worker.process.end()
-            worker.connection.close()
-        deadline = time.monotonic() + _EXIT_TIMEOUT_S
-        for worker in self._workers:
-            worker.process.join(max(0, deadline - time.monotonic()))
-            _kill(worker)
-        self._workers.clear()
+        try:
+            for worker in self._workers:
+                if worker.task or not worker.ready:
+                    worker.process.end()
+                else:
+                    with suppress(OSError):  # it has just died
+                        worker.connection.send(Leave())
+            deadline = time.monotonic() + _EXIT_TIMEOUT_S
+            for worker in self._workers:
+                _see_off(worker, deadline)
+        finally:  # somebody may insist meanwhile
+            for worker in self._workers:
+                _kill(worker)
+            self._workers.clear()
+
+
+def _log(worker: _Worker, message: Logged) -> None:
+    fields = dict(message.fields)
+    level = logging.getLevelName(message.level).lower()
+    getattr(masking.get_logger(), level)(fields.pop("event", ""), **{**fields, "worker": worker.number})
+
+
+def _see_off(worker: _Worker, deadline: float) -> None:
+    """Wait for the end of a worker that is to end, and hear what it still has to say."""
+    with suppress(Exception):  # an end, or what the caller's code wrote into a descriptor of ours
+        while worker.connection.poll(max(0, deadline - time.monotonic())):
+            message = worker.connection.recv()
+            if isinstance(message, Logged):
+                _log(worker, message)
+    worker.process.join(max(0, deadline - time.monotonic()))
+    if worker.process.exitcode is None:
+        reason = f"it took longer than {_EXIT_TIMEOUT_S:g} s to end and was stopped"
+        masking.get_logger().error("worker.not_finalized", worker=worker.number, pid=worker.pid, reason=reason)
 
 
 @contextmanager
@@ -303,7 +326,7 @@ def _signals_blocked() -> Iterator[None]:
 def _kill(worker: _Worker) -> None:
     """Kill a worker with whatever it has started (a browser), and forget it."""
     worker.process.end()
-    worker.process.join(_EXIT_TIMEOUT_S)
+    worker.process.join(_KILL_TIMEOUT_S)
     if worker.process.exitcode is None:  # somebody has stopped its guard
         worker.process.kill()
         worker.process.join()

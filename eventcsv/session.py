@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from eventcsv import masking
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from eventcsv.run import Job
     from eventcsv.scan import Damage
     from eventcsv.session_lock import SessionLock
-    from eventcsv.worker import Initializer, Process
+    from eventcsv.worker import Finalizer, Initializer, Process
 
 _SESSION_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 Interrupted = Literal["retry", "hold"]
@@ -182,6 +182,7 @@ class Session:
         timeout_s: float | None = None,
         interrupted: Interrupted = "retry",
         initializer: Initializer | None = None,
+        finalizer: Finalizer | None = None,
         done: Collection[str] = DONE,
         lease_s: float = LEASE_S,
     ) -> RunResult:
@@ -203,8 +204,11 @@ class Session:
             timeout_s: How long a PO may take, in seconds; None for as long as it likes.
             interrupted: What to do with POs that were in flight when an earlier run died, whose work may or may not
                 have been done: "retry" them, or "hold" them back.
-            initializer: Called once in each worker, before its first PO, for instance to open a browser. What it opens
-                is closed by atexit in a worker that ends in peace; what it started is killed with one that does not.
+            initializer: Called once in each worker, before its first PO, for instance to open a browser. It may be a
+                context manager (a function under contextlib.contextmanager, a class with __enter__): what it returns
+                is entered then, and left where a finalizer is called.
+            finalizer: Called once in each worker that ends in peace, after its last PO, for instance to close that
+                browser. It has 30 seconds for this. One that is lost is not asked, and whatever it started is killed.
             done: The STATUS words that count as done.
             lease_s: With a log on a server, how long other hosts wait before they take over the POs of one that died or
                 was cut off, in seconds. Runs on several hosts take different POs.
@@ -214,7 +218,7 @@ class Session:
 
         Raises:
             ValueError: An argument makes no sense.
-            EventCsvError: No worker could be started, or `process` cannot be given to one or called.
+            EventCsvError: No worker could be started, or a function cannot be given to one or called.
             InvalidCsv: The CSV cannot be read.
         """
         if workers < 1:
@@ -231,7 +235,7 @@ class Session:
             raise EventCsvError("a run of this session is on already; two would work on the same POs")
         try:
             return self._run(
-                Work(self._job, process, initializer),
+                Work(self._job, process, initializer, finalizer),
                 workers,
                 timeout_s,
                 done,
@@ -278,6 +282,8 @@ class Session:
     ) -> RunResult:
         clock = time.perf_counter()
         check_callable(work.process)
+        check_hook(work.initializer, "initializer")
+        check_hook(work.finalizer, "finalizer")
         _check_importable(work)
         workers, notice = self.workers_possible(workers)
         if notice:
@@ -322,6 +328,34 @@ def check_callable(process: Process) -> None:
         ) from None
 
 
+def check_hook(hook: Initializer | Finalizer | None, name: str) -> None:
+    """Refuse early an initializer or finalizer that no worker could call, or that would do nothing.
+
+    Args:
+        hook: It.
+        name: What to call it in errors.
+
+    Raises:
+        EventCsvError: It is a coroutine, a generator that is no context manager, or it takes arguments.
+    """
+    if hook is None:
+        return
+    if inspect.isgeneratorfunction(hook):
+        raise EventCsvError(
+            f"{name}: is a generator. Put @contextlib.contextmanager before it, and give it as initializer"
+        )
+    inner = inspect.unwrap(hook)
+    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
+        raise EventCsvError(f"{name}: has to be a plain function; wrap a coroutine in asyncio.run()")
+    if name == "finalizer" and inspect.isgeneratorfunction(inner):
+        raise EventCsvError(f"{name}: is a context manager, which nobody would enter. Give it as initializer")
+    with suppress(ValueError):  # a function of C that does not tell
+        try:
+            inspect.signature(hook).bind()
+        except TypeError as error:
+            raise EventCsvError(f"{name}: is called without arguments, and does not take that: {error}") from None
+
+
 def _check_importable(work: Work) -> None:
     """Refuse early what no worker could be given."""
     try:
@@ -329,5 +363,5 @@ def _check_importable(work: Work) -> None:
     except Exception as error:
         raise EventCsvError(
             f"process: cannot be given to a worker process: {error}. "
-            "Define it, and the initializer, at the top of a module, by name and not as a lambda"
+            "Define it, the initializer and the finalizer at the top of a module, by name and not as a lambda"
         ) from error

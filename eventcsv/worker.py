@@ -8,7 +8,7 @@ import pickle
 import signal
 import threading
 import traceback
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Returned = Mapping[str, object] | Iterable[tuple[str, object]] | DataclassInstance | str | bool | None
     Process = Callable[[str, Row], Returned]
     Initializer = Callable[[], object]
+    Finalizer = Callable[[], object]
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S: Final = 0.2
@@ -124,6 +125,11 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """There is nothing left to do: the worker may end in peace."""
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """The worker has taken up its task."""
 
@@ -148,12 +154,15 @@ class Work:
     Attributes:
         job: Where to record results.
         process: Called with each PO and its row.
-        initializer: Called once, before the first PO.
+        initializer: Called once, before the first PO. A context manager that it returns is entered, and left
+            at the end.
+        finalizer: Called once, when the worker ends in peace.
     """
 
     job: Recorder
     process: Process
     initializer: Initializer | None
+    finalizer: Finalizer | None = None
 
     def check(self) -> None:
         """Raise whatever keeps this from being pickled."""
@@ -161,7 +170,7 @@ class Work:
 
 
 def serve(work: Work, writer: str, connection: Connection) -> None:
-    """Work on what comes in, until the connection ends or a SIGTERM asks to leave.
+    """Work on what comes in, until a message or a SIGTERM asks to leave, or the connection ends.
 
     Args:
         work: What to do.
@@ -177,9 +186,14 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
 
     _forward_logs(send)
     work.job.record_as(writer)
+    at_end = ExitStack()
     try:
         if work.initializer:
-            work.initializer()
+            opened = work.initializer()
+            if isinstance(opened, AbstractContextManager):
+                at_end.enter_context(opened)
+        if work.finalizer:
+            at_end.callback(work.finalizer)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the session has to know
         send(Broken(one_line(error, longest=_LONGEST_MESSAGE)))
         return
@@ -187,9 +201,16 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
         send(Ready(os.getpid()))
         while not leaving.is_set():
             if connection.poll(_LOOK_S):
-                task: Task = connection.recv()
+                task: Task | Leave = connection.recv()
+                if isinstance(task, Leave):
+                    break
                 send(Taken())
                 send(work_on(task, work))
+    try:
+        at_end.close()
+    except BaseException as error:  # noqa: BLE001  # each result is recorded, so this is no PO's
+        with suppress(ConnectionError):
+            send(Logged(logging.ERROR, {"event": "worker.not_finalized", "reason": _one_line(error)}))
 
 
 def _detach(connection: Connection) -> threading.Event:

@@ -6,6 +6,7 @@ Everything here is found by its name in worker processes and scripts, and loads 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 from eventcsv import EventCsv
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
     from eventcsv import Session
 
 PATIENCE_S: Final = 60.0
@@ -184,6 +187,62 @@ def count() -> None:
     _starts()
 
 
+def tell_end() -> None:
+    """Note that a worker ends, and after how many POs."""
+    note(Path(os.environ["STARTS"]).with_name("ends"), os.getpid())
+
+
+def fail_at_end() -> None:
+    """Fail at each end, after what was to be done."""
+    tell_end()
+    raise OSError("https://ana:hunter2@browser.example does not answer")
+
+
+def never_end() -> None:
+    """Take longer than anybody waits."""
+    tell_end()
+    time.sleep(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[None]:
+    """Note each start and each end."""
+    _starts()
+    yield
+    tell_end()
+
+
+class Browser:
+    """The same as a class."""
+
+    def __enter__(self) -> None:
+        """Note a start."""
+        _starts()
+
+    def __exit__(self, *_: object) -> None:
+        """Note an end."""
+        tell_end()
+
+
+def yields() -> Iterator[None]:
+    """Lack what makes a context manager of it."""
+    yield
+
+
+async def opens_later() -> None:
+    """Be no function that a worker can call."""
+
+
+@contextlib.asynccontextmanager
+async def browser_later() -> AsyncIterator[None]:
+    """The same."""
+    yield
+
+
+def takes_one(_name: str) -> None:
+    """Want what nobody gives."""
+
+
 def fail() -> None:
     """Fail at each start."""
     raise OSError("no browser here")
@@ -253,7 +312,8 @@ def main() -> None:
             time.sleep(PATIENCE_S)
             os._exit(0)
         if "workers" in options:
-            result = session.run(work, workers=options["workers"])
+            hooks = {name: globals()[options[name]] for name in ("initializer", "finalizer") if name in options}
+            result = session.run(work, workers=options["workers"], **hooks)
             json.dump([result.stopped, result.processed, result.by_status, result.interrupted], sys.stdout)
         if options.get("emit"):
             job.emit_result("PO1", "COMPLETED")

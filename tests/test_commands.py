@@ -43,6 +43,9 @@ def open_browser():
     global opened
     opened += 1
 
+def close_browser():
+    open("closed", "a").write(f"{opened} ")
+
 def fail():
     raise RuntimeError("no browser here")
 
@@ -94,13 +97,15 @@ def statuses(place: Path) -> list[str]:
 
 
 def test_a_run_from_the_shell(place: Path) -> None:
-    """Every PO is worked on, each worker is initialized once, and what the workers print is no result."""
-    done = run(place, "run", "input.csv", "jobs:download", "-w", 3, "--initializer", "jobs:open_browser", "--json")
+    """Every PO is worked on, each worker is initialized and finalized once, and what the workers print is no result."""
+    hooks = ("--initializer", "jobs:open_browser", "--finalizer", "jobs:close_browser")
+    done = run(place, "run", "input.csv", "jobs:download", "-w", 3, *hooks, "--json")
     record = orjson.loads(done.stdout)
     assert (0, 40, {"COMPLETED": 40}) == (done.returncode, record["processed"], record["by_status"])
     assert ["COMPLETED"] * 40 == statuses(place)
     assert {("s1!", "1")} == {(row["SUPPLIER"], row["opened"]) for row in read_csv(place / "input.csv")[:1]}
     assert "chatter of PO7" in done.stderr
+    assert {"1"} == set((place / "closed").read_text().split())
     assert 40 == record["progress"]["done"]
     assert record["backup"]["path"].endswith(f"_{record['session']}.csv")
 
@@ -220,6 +225,8 @@ def test_one_session_at_a_time(place: Path) -> None:
         (["run", "input.csv", "jobs:takes_nothing"], 2, "is called with a PO and its row"),
         (["run", "input.csv", "broken:download"], 1, "broken.py, line 2"),
         (["run", "input.csv", "jobs:download", "--initializer", "jobs:fail"], 1, "RuntimeError: no browser here"),
+        (["run", "input.csv", "jobs:download", "--finalizer", "jobs:nope"], 2, "no function 'nope'"),
+        (["run", "input.csv", "jobs:download", "--finalizer", "jobs:download"], 2, "is called without arguments"),
         (["run", "input.csv", "jobs:download", "--session", "a/b"], 2, "0-9, A-Z, a-z"),
         (["run", "input.csv", "jobs:download", "--workers", "0"], 2, "--workers"),
         (["run", "input.csv", "jobs:download", "--timeout", "0"], 2, "--timeout"),

@@ -517,20 +517,34 @@ def _to_stdout(data: bytes) -> None:
 )
 def emit(
     csv: CsvPath,
-    po: Po,
+    po: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="The PO, as in the key column.", show_default=False)
+    ] = None,
     status: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="STATUS",
             help="COMPLETED, NO_ATTACHMENTS, PARTIAL, ERROR, FAILED, PENDING, or a word such as RATE_LIMIT.",
             show_default=False,
         ),
-    ],
+    ] = None,
     *,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="COLUMN=TEXT", help="Set another column; can be given several times."),
     ] = None,
+    started: Annotated[
+        bool, typer.Option("--started", help="Record that KEY is taken up, before its work begins; without STATUS.")
+    ] = False,
+    from_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--stdin",
+            help='Take results from standard input, one a line, as {"key": "PO1", "status": "COMPLETED", '
+            '"columns": {"ATTACHMENTS_FOUND": 2}} or {"key": "PO1", "started": true}, and answer each on standard '
+            "output with its id, or its error, as JSON.",
+        ),
+    ] = False,
     durability: DurabilityOf = "disk",
     log: LogPlace = None,
     job_name: JobName = None,
@@ -541,22 +555,72 @@ def emit(
 ) -> None:
     """Append one result to the event log of CSV. Once this returns 0, the result survives a power cut.
 
-    CSV itself is brought up to date by `eventcsv compact`.
+    CSV itself is brought up to date by `eventcsv compact`. With --stdin one process records any number of results; a
+    line that is refused costs itself only, and the exit code is 1 then.
     """
+    _check_form(po, status, assignments, started=started, from_stdin=from_stdin)
     columns = _assigned(assignments or [])
     with EventCsv(csv, key=key, durability=durability, lock_timeout_s=lock_timeout_s, log=log, job=job_name) as job:
-        event = job.emit_result(po, status, columns=columns)
+        if from_stdin:
+            _emit_lines(job)
+        elif started:
+            event = job.emit_started(po or "")
+            _recorded(event, "as taken up,", as_json=as_json)
+        else:
+            event = job.emit_result(po or "", status or "", columns=columns)
+            _recorded(event, event.cells.get("STATUS", ""), as_json=as_json)
+
+
+def _recorded(event: Event, what: str, *, as_json: bool) -> None:
+    """Show an event as it stands in the log, with what was done to values of it when it was recorded."""
     for mended in event.mended:
         _say(f"eventcsv: {masked(mended)}")
-    _Output(as_json).show(
-        _recorded(event), iter([f"recorded {event.key} {event.cells.get('STATUS', '')} as {event.id}"])
-    )
-
-
-def _recorded(event: Event) -> dict[str, Any]:
-    """Return an event as it stands in the log, with what was done to values of it when it has just been recorded."""
     record = dataclasses.asdict(event)
-    return record if event.mended else {name: value for name, value in record.items() if name != "mended"}
+    if not event.mended:
+        del record["mended"]
+    _Output(as_json).show(record, iter([f"recorded {event.key} {what} as {event.id}"]))
+
+
+def _check_form(
+    po: str | None, status: str | None, assignments: list[str] | None, *, started: bool, from_stdin: bool
+) -> None:
+    """Refuse what belongs to another form of the command than the one that was asked for."""
+    if from_stdin:
+        unfit, reason = (
+            {"KEY": po is not None, "--set": assignments, "--started": started},
+            "--stdin, whose lines say it",
+        )
+    elif started:
+        unfit, reason = {"STATUS": status is not None, "--set": assignments}, "--started, which is no result"
+    else:
+        unfit, reason = {}, ""
+    for name in [name for name, is_given in unfit.items() if is_given]:
+        raise typer.BadParameter(f"has no place beside {reason}", param_hint=name)
+    if po is None and not from_stdin:
+        raise typer.BadParameter("is missing: which PO? Or let --stdin bring them", param_hint="KEY")
+    if status is None and not (from_stdin or started):
+        raise typer.BadParameter("is missing: what came of the PO? Or say --started", param_hint="STATUS")
+
+
+def _emit_lines(job: EventCsv) -> NoReturn:
+    from eventcsv.piped import record_lines  # noqa: PLC0415  # other commands read no lines
+
+    is_heard = True
+
+    def answer(record: dict[str, object]) -> None:
+        nonlocal is_heard
+        if not is_heard:
+            return
+        try:
+            sys.stdout.write(f"{json.dumps(record)}\n")
+            sys.stdout.flush()
+        except OSError as error:  # whoever does not listen any more may well have sent results that count
+            is_heard = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _say(f"eventcsv: standard output: {error.strerror}. What comes is recorded, but answered no more")
+
+    failures = record_lines(job, sys.stdin.buffer, answer)
+    raise typer.Exit(Exit.FINE if is_heard and not failures else Exit.FAILED)
 
 
 def _assigned(assignments: list[str]) -> dict[str, str]:

@@ -58,11 +58,12 @@ class _Guard:
     def end_all(self, *, adopts: bool) -> None:
         """Kill the worker and whatever it has started, and see them gone."""
         deadline = time.monotonic() + _PATIENCE_S
-        if not adopts:
-            _kill(self.worker, of_group=True)
         # What is started while one looks shows in the next look, as its parent is dead by then.
         while (self.reap() or not adopts) and time.monotonic() < deadline:
-            if not [pid for pid in _descendants() if _kill(pid)]:
+            alive = [pid for pid in _descendants() if _kill(pid)]
+            if not adopts:  # only now, as whoever has lost its parent is not below us any more
+                _kill(self.worker, of_group=True)
+            if not alive:
                 return
             time.sleep(_AGAIN_S)
 
@@ -88,7 +89,8 @@ def main() -> None:
         os.close(fd)
     os.set_inheritable(int(lifeline), False)
     silence = os.open(os.devnull, os.O_RDWR)
-    for fd in range(3):  # else whoever reads what the session prints would wait for this process, too
+    # Else whoever reads what the session prints would wait for this process, too.
+    for fd in {0, 1, 2} - {int(lifeline), int(life)}:
         os.dup2(silence, fd)
     _wait(guard, int(session), int(lifeline))
     guard.end_all(adopts=adopts)
@@ -167,9 +169,10 @@ def _processes() -> list[tuple[int, int, str]]:
                 found.append((int(name), int(fields[1]), fields[0].decode()))
     if found:
         return found
-    for line in os.popen("ps -A -o pid=,ppid=,state=").read().splitlines():  # noqa: S605, S607  # where that is no file
-        pid, parent, state = line.split()[:3]
-        found.append((int(pid), int(parent), state))
+    with os.popen("ps -A -o pid=,ppid=,state=") as listed:  # noqa: S605, S607  # where there is no such file
+        for line in listed:
+            pid, parent, state = line.split()[:3]
+            found.append((int(pid), int(parent), state))
     return found
 
 

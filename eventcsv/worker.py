@@ -210,7 +210,8 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
         at_end.close()
     except BaseException as error:  # noqa: BLE001  # each result is recorded, so this is no PO's
         with suppress(ConnectionError):
-            send(Logged(logging.ERROR, {"event": "worker.not_finalized", "reason": one_line(error, longest=_LONGEST_MESSAGE)}))
+            reason = one_line(error, longest=_LONGEST_MESSAGE)
+            send(Logged(logging.ERROR, {"event": "worker.not_finalized", "reason": reason}))
 
 
 def _detach(connection: Connection) -> threading.Event:

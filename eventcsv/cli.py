@@ -565,20 +565,22 @@ def emit(
             _emit_lines(job)
         elif started:
             event = job.emit_started(po or "")
-            _recorded(event, "as taken up,", as_json=as_json)
+            _show_recorded(event, "as taken up,", as_json=as_json)
         else:
             event = job.emit_result(po or "", status or "", columns=columns)
-            _recorded(event, event.cells.get("STATUS", ""), as_json=as_json)
+            _show_recorded(event, event.cells.get("STATUS", ""), as_json=as_json)
 
 
-def _recorded(event: Event, what: str, *, as_json: bool) -> None:
-    """Show an event as it stands in the log, with what was done to values of it when it was recorded."""
+def _show_recorded(event: Event, what: str, *, as_json: bool) -> None:
     for mended in event.mended:
         _say(f"eventcsv: {masked(mended)}")
+    _Output(as_json).show(_recorded(event), iter([f"recorded {event.key} {what} as {event.id}"]))
+
+
+def _recorded(event: Event) -> dict[str, Any]:
+    """Return an event as it stands in the log, with what was done to values of it when it has just been recorded."""
     record = dataclasses.asdict(event)
-    if not event.mended:
-        del record["mended"]
-    _Output(as_json).show(record, iter([f"recorded {event.key} {what} as {event.id}"]))
+    return record if event.mended else {name: value for name, value in record.items() if name != "mended"}
 
 
 def _check_form(

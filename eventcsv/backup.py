@@ -28,6 +28,7 @@ from eventcsv.scan import Position
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from eventcsv.rights import Rights
     from eventcsv.storage import Storage
 
 _ATTEMPTS: Final = 5
@@ -65,6 +66,8 @@ class Backup:
         saved: The SHA-256 of the CSV that somebody saved and that became this one; None for others.
         edit: What that save did, with the first hundred of the results that it met; None for others.
         quotes_marks: How texts are written that become cells of it, see `Dialect`.
+        rights: The rights to the CSV when this was made, as `Rights` writes them, which a CSV that is gone gets back;
+            None when nobody knows.
     """
 
     path: str
@@ -85,6 +88,7 @@ class Backup:
     saved: str | None = None
     edit: Edit | None = None
     quotes_marks: bool = False
+    rights: str | None = None
 
     @property
     def name(self) -> str:
@@ -126,6 +130,7 @@ class BackupStore:
         saved: str | None = None,
         edit: Edit | None = None,
         quotes_marks: bool = False,
+        rights: Rights | None = None,
     ) -> Backup:
         """Keep a copy of the CSV; it is durable, read back and compared when this returns.
 
@@ -144,6 +149,7 @@ class BackupStore:
             saved: The SHA-256 of the save that became it.
             edit: What that save did.
             quotes_marks: How texts are written that become cells of it.
+            rights: The rights to the CSV; whoever may read it may read the copy.
 
         Raises:
             BackupError: What was read back is not what was written.
@@ -172,6 +178,7 @@ class BackupStore:
             saved=saved,
             edit=edit and replace(edit, met=edit.met[:_MOST_MET]),
             quotes_marks=quotes_marks,
+            rights=str(rights) if rights else None,
         )
         try:
             # The metadata's temporary name stands first and goes last: it marks the CSV beside it as one of ours,
@@ -359,6 +366,7 @@ class BackupStore:
                 saved=record.get("saved"),
                 edit=_edit(record.get("edit")),
                 quotes_marks=record.get("quotes_marks", False),
+                rights=record.get("rights"),
             )
         except UnsupportedFormat as error:
             raise UnsupportedFormat(f"{self.directory}/{name}: {error}") from None
@@ -404,4 +412,5 @@ def _metadata(backup: Backup) -> dict[str, Any]:
         "saved": backup.saved,
         "edit": backup.edit and asdict(backup.edit),
         "quotes_marks": backup.quotes_marks,
+        "rights": backup.rights,
     }

@@ -79,6 +79,7 @@ class CompactResult:
         duration_s: How long it took, in seconds.
         edit: What the save did that was taken over, or None.
         overtaken: What saves before it did, as the CSV was saved once more while they were taken over.
+        notes: What else changed with the CSV when it was replaced, in words: rights that could not be kept.
     """
 
     csv_path: str
@@ -102,6 +103,7 @@ class CompactResult:
     duration_s: float
     edit: Edit | None = None
     overtaken: tuple[Edit, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -400,6 +402,7 @@ class Compactor:
             kept=kept,
             duration_s=0.0,
             edit=edit,
+            notes=self.publisher.notes if changed else (),
         )
 
     def _told(self, edit: Edit, base: Backup | None) -> Edit:

@@ -15,11 +15,13 @@ from typing import IO, TYPE_CHECKING, Final, Literal, cast
 import orjson
 import polars as pl
 
+from eventcsv import masking
 from eventcsv.errors import UnsafePath
 from eventcsv.event import column_id
 
 if TYPE_CHECKING:
     from eventcsv.folded import Folded
+    from eventcsv.rights import Rights
     from eventcsv.scan import Damage
     from eventcsv.storage import Storage
     from eventcsv.view import Table
@@ -114,7 +116,7 @@ def export(
         _check_place(target, table.names[table.key], forbidden, storage, force=force)
     data, cut = _rendered(table, file_format)
     if isinstance(target, str):
-        put(data, target, storage, like=storage.stat(forbidden.csv_path))
+        put(data, target, storage, like=_rights(target, forbidden.csv_path, storage))
     else:
         target.write(data)
     return ExportResult(
@@ -127,6 +129,12 @@ def export(
         damage=folded.damage,
         torn=folded.torn,
     )
+
+
+def _rights(target: str, csv_path: str, storage: Storage) -> Rights | None:
+    """Return the rights to the CSV, or to the earlier export when somebody has closed that further."""
+    earlier, wanted = storage.rights(target), storage.rights(csv_path)
+    return earlier if earlier and (wanted is None or earlier.within(wanted)) else wanted
 
 
 def _rendered(table: Table, file_format: Format) -> tuple[bytes, tuple[str, ...]]:
@@ -192,16 +200,17 @@ def _is_row(line: bytes, key: str) -> bool:
     return isinstance(row, dict) and key in row and all(isinstance(text, str) for text in row.values())
 
 
-def put(data: bytes, path: str, storage: Storage, *, like: os.stat_result | None) -> None:
-    """Put `data` at `path`, durably and in one step, as open to others as the CSV is."""
+def put(data: bytes, path: str, storage: Storage, *, like: Rights | None) -> None:
+    """Put `data` at `path`, durably and in one step, with the rights to have; by default it is ours alone."""
     directory, name = os.path.split(path)
     # Random, so that two exports to the same path cannot take each other's half-written file for their own.
     temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.tmp")
     try:
-        storage.write_new(temporary, data, like=like)
+        if lost := storage.write_new(temporary, data, like=like):
+            masking.get_logger().warning("file.rights_not_kept", path=path, lost=lost)
         storage.replace(temporary, path)
     except OSError:
         with suppress(OSError):
-            storage.remove_ours(temporary)
+            storage.remove_ours(temporary, owner=like.uid if like else None)
         raise
     storage.sync_directory(directory)

@@ -65,7 +65,7 @@ def import_workbook(
     except InvalidCsv as error:
         raise InvalidWorkbook(str(error)) from None
     _check_place(csv_path, storage, has_job=has_job, force=force)  # reading may take a while
-    put(data, csv_path, storage, like=storage.stat(csv_path))
+    put(data, csv_path, storage, like=storage.rights(csv_path))
     keys = Counter(row[key_index].strip(BLANKS) for _, row in numbered)
     return ImportResult(
         csv_path=csv_path,

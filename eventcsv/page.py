@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import os
-import stat
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.resources import files
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from eventcsv import masking
 from eventcsv.errors import UnsafePath
 from eventcsv.event import Kind
 from eventcsv.report import category_of
@@ -188,11 +188,13 @@ def write(storage: Storage, path: str, page: bytes) -> None:
     """Put the page in place, whole or not at all."""
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
-    there = storage.stat(path)
+    like = storage.rights(path) if storage.check_regular(path) else None
+    owner = like.uid if like else None
     try:
-        storage.write_new(temporary, page, like=there if there and stat.S_ISREG(there.st_mode) else None)
+        if lost := storage.write_new(temporary, page, like=like):
+            masking.get_logger().warning("file.rights_not_kept", path=path, lost=lost)
         storage.replace(temporary, path)
     except OSError:
-        storage.remove_ours(temporary)
+        storage.remove_ours(temporary, owner=owner)
         raise
     storage.sync_directory(directory)

@@ -14,17 +14,24 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from eventcsv import checkpoint as checkpoints
+from eventcsv import masking
 from eventcsv.backup import AS_SAVED
 from eventcsv.checkpoint import Checkpoint, View
 from eventcsv.errors import BackupError, CorruptLog, InvalidCsv
 from eventcsv.log import CHECKPOINT_NAME
 from eventcsv.origin import EditedMeanwhile
+from eventcsv.rights import from_text
 from eventcsv.view import render
 
 if TYPE_CHECKING:
     from eventcsv.backup import Backup
     from eventcsv.folded import Folded
     from eventcsv.origin import Origin, Origins
+    from eventcsv.rights import Rights
+
+
+def _rights_of(copy: Backup) -> Rights | None:
+    return from_text(copy.rights)
 
 
 class Publisher:
@@ -35,6 +42,7 @@ class Publisher:
 
     Attributes:
         checkpoint_path: The checkpoint.
+        notes: What else changed with the CSV when it was replaced last, in words.
     """
 
     def __init__(self, origins: Origins) -> None:
@@ -46,6 +54,7 @@ class Publisher:
         self._directory, name = os.path.split(self._csv_path)
         self._temporary = os.path.join(self._directory, f".{name}.eventcsv.tmp")
         self.checkpoint_path = os.path.join(self._log.directory, CHECKPOINT_NAME)
+        self.notes: tuple[str, ...] = ()
         self._durable: dict[str, object] = {}
 
     def publish(self, folded: Folded) -> tuple[bool, Backup | None, Backup | None]:
@@ -211,6 +220,7 @@ class Publisher:
             saved=origin.saved,
             edit=origin.edit,
             quotes_marks=origin.table.dialect.quotes_marks,
+            rights=self._rights(),
         )
 
     def _keep_replaced(self, current: bytes | None, reason: str = "before a rebuild") -> Backup | None:
@@ -228,10 +238,22 @@ class Publisher:
         except InvalidCsv:
             count = current.count(b"\n")  # it may be what the rebuild is to mend
         identity = self.origins.identity()
-        return self._backups.create(current, reason=reason, record_count=count, log=identity, position=None)
+        return self._backups.create(
+            current, reason=reason, record_count=count, log=identity, position=None, rights=self._rights()
+        )
+
+    def _rights(self) -> Rights | None:
+        """Return the rights to the CSV, or those that the last copy of it tells of when it is gone."""
+        return self._storage.rights(self._csv_path) or next(filter(None, map(_rights_of, self._backups.all())), None)
 
     def _write_temporary(self, data: bytes) -> None:
-        self._storage.write_new(self._temporary, data, like=self._storage.stat(self._csv_path))
+        like = self._rights()
+        lost = self._storage.write_new(
+            self._temporary, data, like=like, attributes=self._storage.attributes(self._csv_path)
+        )
+        self.notes = (f"could not be kept: {', '.join(lost)}; nobody got more than before",) if lost else ()
+        if lost:
+            masking.get_logger().warning("view.rights_not_kept", csv=self._csv_path, lost=lost)
         if self._storage.read_and_close(self._storage.open_regular(self._temporary, os.O_RDONLY)) != data:
             raise CorruptLog(
                 f"{self._temporary}: reads back other than it was written; is the disk failing? The CSV is untouched"
@@ -239,5 +261,6 @@ class Publisher:
 
     def clear_interrupted(self) -> None:
         """Remove what a compaction left that was killed."""
-        for leftover in (f"{self.checkpoint_path}.tmp", self._temporary):
-            self._storage.remove_ours(leftover)
+        self._storage.remove_ours(f"{self.checkpoint_path}.tmp")
+        like = self._rights()
+        self._storage.remove_ours(self._temporary, owner=like.uid if like else None)

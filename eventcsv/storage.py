@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Final
 from portalocker.portalocker import FlockLocker, LockFlags
 
 from eventcsv.errors import LockTimeout, UnsafePath
+from eventcsv.rights import LIST, Rights, rights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 NEW_FILE_MODE: Final = 0o600
 NEW_DIRECTORY_MODE: Final = 0o700
@@ -42,6 +43,12 @@ _UNLOCK: Final = int(LockFlags.UNBLOCK)
 # processor and try again before that gives a quarter more appends with 8 processes, and half as much to the unluckiest.
 _FIRST_WAIT_S: Final = 50e-6
 _LONGEST_WAIT_S: Final = 2e-3
+
+# EINVAL: an id that a container's user namespace does not know.
+_MAY_NOT: Final = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL})
+_NO_ATTRIBUTE: Final = frozenset({errno.ENOENT, errno.ENOTSUP, errno.ENOSYS, getattr(errno, "ENODATA", errno.ENOENT)})
+_NOT_COPIED: Final = frozenset({LIST, "security.ima", "security.evm"})
+"""The list goes with the rights, and the other two vouch for a content that is another one now."""
 
 # O_NONBLOCK: a FIFO planted at one of our paths must be refused, not waited for. Regular files ignore it.
 _SAFE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -60,6 +67,58 @@ def _path_of(fd: int) -> str | None:
             return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
         return os.readlink(f"/proc/self/fd/{fd}")
     return None
+
+
+def _attribute(path: str, name: str) -> bytes | None:
+    """Return an extended attribute of a file, or None when it has none of that name."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.getxattr(path, name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NO_ATTRIBUTE:
+            return None
+        raise
+
+
+def _set_attribute(fd: int, name: str, value: bytes) -> bool:
+    """Set an extended attribute of an open file, or return False when the system does not take it."""
+    if sys.platform != "linux":
+        return False
+    try:
+        if name == LIST or _attribute_of_open(fd, name) != value:
+            os.setxattr(fd, name, value)
+    except OSError as error:
+        if error.errno in _NO_ATTRIBUTE | _MAY_NOT:
+            return False
+        raise
+    return True
+
+
+def _attribute_of_open(fd: int, name: str) -> bytes | None:
+    try:
+        return os.getxattr(fd, name)
+    except OSError:
+        return None
+
+
+def _given_away(fd: int, rights: Rights) -> os.stat_result:
+    """Give an open file the owner and the group of another, or the group alone; return what it is then.
+
+    It comes before the rights: until then nobody but us has any, so that no other group holds them for a moment.
+    """
+    status = os.fstat(fd)
+    for uid in (rights.uid, -1):
+        if (status.st_uid, status.st_gid) == (uid if uid >= 0 else status.st_uid, rights.gid):
+            return status
+        try:
+            os.fchown(fd, uid, rights.gid)
+        except OSError as error:
+            if error.errno not in _MAY_NOT:
+                raise
+        else:
+            return os.fstat(fd)
+    return status
 
 
 class Storage:
@@ -170,13 +229,51 @@ class Storage:
         """Return the names in a directory."""
         return os.listdir(path)
 
-    def set_owner(self, fd: int, like: os.stat_result) -> None:
-        """Give an open file the mode of another and, where we may, its owner."""
+    def rights(self, path: str) -> Rights | None:
+        """Return the rights to what is at `path` itself, or None when nothing is there."""
+        status = self.stat(path)
+        if status is None:
+            return None
+        return rights_of(status.st_uid, status.st_gid, status.st_mode, _attribute(path, LIST))
+
+    def grant(self, fd: int, rights: Rights) -> tuple[str, ...]:
+        """Give an open file of ours the owner, the group and the rights of another, as far as the system lets us.
+
+        What cannot be given never becomes more: owner and group that stay ours come with a list that names those they
+        were to be, and where there can be no list, whoever it was to name goes without.
+
+        Returns:
+            What could not be given, in words.
+        """
         try:
-            os.fchmod(fd, stat.S_IMODE(like.st_mode))
-            if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
-                with suppress(PermissionError):
-                    os.fchown(fd, like.st_uid, like.st_gid)
+            status = _given_away(fd, rights)
+            mine = rights.under(status.st_uid, status.st_gid)
+            has_list = _set_attribute(fd, LIST, mine.as_list)
+            if not has_list:
+                os.fchmod(fd, mine.mode)
+        except OSError as error:
+            _tell_where(error, fd)
+            raise
+        lost = [f"user {rights.uid} as its owner"] * (status.st_uid != rights.uid)
+        lost += [f"group {rights.gid}"] * (status.st_gid != rights.gid)
+        lost += ["its access control list"] * (not has_list and bool(mine.users or mine.groups))
+        return tuple(lost)
+
+    def attributes(self, path: str) -> dict[str, bytes]:
+        """Return the extended attributes of a file that go with its content, its access control list aside."""
+        if sys.platform != "linux":
+            return {}
+        try:
+            names = os.listxattr(path, follow_symlinks=False)
+        except OSError:  # none there, or on this file system
+            return {}
+        values = {name: _attribute(path, name) for name in names if name not in _NOT_COPIED}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def set_attributes(self, fd: int, attributes: Mapping[str, bytes]) -> tuple[str, ...]:
+        """Give an open file extended attributes; return the names of those that the system does not take."""
+        try:
+            return tuple(name for name, value in attributes.items() if not _set_attribute(fd, name, value))
         except OSError as error:
             _tell_where(error, fd)
             raise
@@ -288,23 +385,33 @@ class Storage:
         while rest:
             rest = rest[self.write(fd, rest) :]  # type: ignore[arg-type]  # any buffer will do for os.write
 
-    def write_new(self, path: str, data: bytes, *, like: os.stat_result | None = None) -> None:
+    def write_new(
+        self, path: str, data: bytes, *, like: Rights | None = None, attributes: Mapping[str, bytes] | None = None
+    ) -> tuple[str, ...]:
         """Create a file of ours, synced; one that is left over there from a crash is replaced.
 
         Args:
             path: Where; the caller holds the lock under which this name is used.
             data: The whole content.
-            like: The file whose mode and owner it gets; by default it is ours alone.
+            like: The rights that it gets; by default it is ours alone.
+            attributes: Its extended attributes.
+
+        Returns:
+            What of the rights and attributes the system did not let us give, in words.
         """
-        self.remove_ours(path)
+        self.remove_ours(path, owner=like.uid if like else None)
+        lost: tuple[str, ...] = ()
         fd = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             if like is not None:
-                self.set_owner(fd, like)
+                lost += self.grant(fd, like)
+            if attributes:
+                lost += self.set_attributes(fd, attributes)
             self.write_all(fd, data)
             self.sync(fd)
         finally:
             self.close(fd)
+        return lost
 
     def write_atomically(self, path: str, data: bytes) -> None:
         """Put `data` at `path`, durably: whoever looks sees the old content or the new one, whole."""
@@ -318,8 +425,12 @@ class Storage:
             raise
         self.sync_directory(os.path.dirname(path))
 
-    def remove_ours(self, path: str) -> None:
+    def remove_ours(self, path: str, *, owner: int | None = None) -> None:
         """Remove a file that eventcsv made, if it is there.
+
+        Args:
+            path: Where.
+            owner: Whom it may have been given to already, beside us.
 
         Raises:
             UnsafePath: What is there is not a regular file of ours.
@@ -327,7 +438,7 @@ class Storage:
         status = self.stat(path)
         if status is None:
             return
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in {os.geteuid(), owner}:
             raise UnsafePath(_unsafe(path, status))
         self.unlink(path)
 

@@ -51,6 +51,8 @@ def compaction_lines(result: CompactResult) -> Iterator[str]:
     if result.added_columns:
         yield _line("added", f"{plural('column', len(result.added_columns))} {', '.join(result.added_columns)}")
     yield from _log_lines(result)
+    for note in result.notes:
+        yield _line("note", note)
     if result.base:
         yield _line("backup", f"{near(result.base.path)} ({result.base.reason})")
     if result.kept:
@@ -120,6 +122,7 @@ def summary(result: CompactResult) -> str:
     parts += map(edit_line, result.edits)
     parts += [f"rebuilt: {result.rebuilt}"] * bool(result.rebuilt)
     parts += [f"added {', '.join(result.added_columns)}"] * bool(result.added_columns)
+    parts += result.notes
     return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}  |  {_statuses(result.by_status)}"
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventcsv import EventCsv
+    from eventcsv.rights import Rights
 
 
 class Killed(BaseException):
@@ -62,9 +63,9 @@ class Recording(Storage):
         self._step("mkdir", path)
         super().mkdir(path)
 
-    def set_owner(self, fd: int, like: os.stat_result) -> None:
+    def grant(self, fd: int, rights: Rights) -> tuple[str, ...]:
         self._step("own", fd)
-        super().set_owner(fd, like)
+        return super().grant(fd, rights)
 
     def try_lock(self, fd: int) -> bool:
         self._step("lock", fd)

@@ -16,6 +16,8 @@ from eventcsv.storage import NEW_DIRECTORY_MODE, NEW_FILE_MODE, Storage
 if TYPE_CHECKING:
     from simulated import Process
 
+    from eventcsv.rights import Rights
+
 
 @dataclass(eq=False, slots=True)
 class Opened:
@@ -234,10 +236,11 @@ class SimulatedStorage(Storage):
             raise os_error(errno.ENOTDIR, path)
         return list(node.names)
 
-    def set_owner(self, fd: int, like: os.stat_result) -> None:
+    def grant(self, fd: int, rights: Rights) -> tuple[str, ...]:
         opened = self._of(fd)
         self._step("own", opened.path)
-        opened.node.mode = stat.S_IFMT(opened.node.mode) | stat.S_IMODE(like.st_mode)
+        opened.node.mode = stat.S_IFMT(opened.node.mode) | rights.mode
+        return ()
 
 
 def _status(node: Node) -> os.stat_result:

@@ -262,8 +262,8 @@ def test_an_export_is_as_open_as_the_csv(job: EventCsv, csv_path: Path, tmp_path
     """Who may read the CSV may read its export, and nobody else."""
     for mode in (0o600, 0o644):
         csv_path.chmod(mode)
-        job.export(tmp_path / "out.jsonl")
-        assert mode == (tmp_path / "out.jsonl").stat().st_mode & 0o777
+        job.export(tmp_path / f"{mode}.jsonl")
+        assert mode == (tmp_path / f"{mode}.jsonl").stat().st_mode & 0o777
 
 
 def test_stdout_takes_json_lines(job: EventCsv, csv_path: Path) -> None:

@@ -53,10 +53,11 @@ path, notes, toy = sys.argv[1:]
 if toy == "view not synced":
     sync = Storage.sync
     write_new = Storage.write_new
-    def write(self, path, data, like=None):
+    def write(self, path, data, **like):
         Storage.sync = sync if not path.endswith(".eventcsv.tmp") else lambda self, fd: None
-        write_new(self, path, data, like=like)
+        lost = write_new(self, path, data, **like)
         Storage.sync = sync
+        return lost
     Storage.write_new = write
 job = EventCsv(path)
 with open(notes, "ab", buffering=0) as file:

@@ -152,9 +152,9 @@ def _log_directory_not_synced(storage: Storage, path: str) -> None:
         _sync_directory(storage, path)
 
 
-def _view_not_synced(storage: Storage, path: str, data: bytes, *, like: os.stat_result | None = None) -> None:
+def _view_not_synced(storage: Storage, path: str, data: bytes, **like: Any) -> tuple[str, ...]:
     with patch.object(storage, "sync") if path.endswith(".eventcsv.tmp") else nullcontext():
-        _write_new(storage, path, data, like=like)
+        return _write_new(storage, path, data, **like)
 
 
 _pread = SimulatedStorage.pread

@@ -109,6 +109,7 @@ class BackupStore:
         self.directory = directory
         self._storage = storage
         self._unfinished = f".{sha256(os.fsencode(csv_path)).hexdigest()[:8]}.json.tmp"
+        self._csv_path = csv_path
         self._stem, self._suffix = os.path.splitext(os.path.basename(csv_path))
         stem = re.escape(self._stem)
         self._pattern = re.compile(rf"({stem}_\d{{8}}_\d{{6}}_[0-9A-Za-z-]+)\.json")
@@ -155,7 +156,9 @@ class BackupStore:
             BackupError: What was read back is not what was written.
             OSError: The disk said no.
         """
-        self._storage.make_directory(self.directory)
+        looks = self._storage.rights_to_look(self.directory, self._csv_path)
+        self._storage.make_directory(self.directory, like=lambda: looks)
+        reads = looks and looks.to_read(os.geteuid())
         self.clear_interrupted()
         now = datetime.now(UTC)
         session, base = self._free_name(now, session)
@@ -183,8 +186,8 @@ class BackupStore:
         try:
             # The metadata's temporary name stands first and goes last: it marks the CSV beside it as one of ours,
             # unfinished.
-            self._storage.write_new(f"{base}{self._unfinished}", sealed(_metadata(backup)))
-            self._storage.write_new(backup.path, data)
+            self._storage.write_new(f"{base}{self._unfinished}", sealed(_metadata(backup)), like=reads)
+            self._storage.write_new(backup.path, data, like=reads)
             self.read(backup)
             self._storage.replace(f"{base}{self._unfinished}", f"{base}.json")
         except OSError:

@@ -79,7 +79,8 @@ class CompactResult:
         duration_s: How long it took, in seconds.
         edit: What the save did that was taken over, or None.
         overtaken: What saves before it did, as the CSV was saved once more while they were taken over.
-        notes: What else changed with the CSV when it was replaced, in words: rights that could not be kept.
+        notes: What else changed with the CSV when it was replaced, in words: rights that could not be kept, names
+            that went stale.
     """
 
     csv_path: str

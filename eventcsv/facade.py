@@ -136,6 +136,7 @@ class EventCsv:
                 key_column=key,
                 lock_timeout_s=lock_timeout_s,
                 storage=self._storage,
+                csv_path=self.csv_path,
             )
         else:
             self._log = FileLog(
@@ -144,6 +145,7 @@ class EventCsv:
                 durability=durability,
                 lock_timeout_s=lock_timeout_s,
                 storage=self._storage,
+                csv_path=self.csv_path,
             )
         self._csv_seen = False
         self._tokens: dict[str, int] = {}
@@ -173,7 +175,11 @@ class EventCsv:
 
     @property
     def _session_lock(self) -> SessionLock:
-        return SessionLock(self._log.directory, self._storage)
+        return SessionLock(
+            self._log.directory,
+            self._storage,
+            rights=lambda: self._storage.rights_to_look(self._log.directory, self.csv_path),
+        )
 
     # --- the worker side ---
 
@@ -778,7 +784,14 @@ def is_url(log: str | os.PathLike[str] | None) -> bool:
 
 
 def _log_on_server(
-    url: str, *, job: str, directory: str, key_column: str, lock_timeout_s: float, storage: Storage
+    url: str,
+    *,
+    job: str,
+    directory: str,
+    key_column: str,
+    lock_timeout_s: float,
+    storage: Storage,
+    csv_path: str | None = None,
 ) -> PgLog:
     if escaped(job) != job:  # for instance of a file name that is not UTF-8
         raise EventCsvError(f"the job: {job!r} has characters that no name on a server can have. Name it: --job NAME")
@@ -789,7 +802,13 @@ def _log_on_server(
             f"the log is in PostgreSQL, and its client is not installed ({error}): pip install 'eventcsv[postgres]'"
         ) from None
     return Made(
-        url, job=job, directory=directory, key_column=key_column, lock_timeout_s=lock_timeout_s, storage=storage
+        url,
+        job=job,
+        directory=directory,
+        key_column=key_column,
+        lock_timeout_s=lock_timeout_s,
+        storage=storage,
+        csv_path=csv_path,
     )
 
 

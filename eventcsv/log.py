@@ -38,6 +38,7 @@ import threading
 import weakref
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 from zlib import crc32
 
@@ -51,6 +52,8 @@ from eventcsv.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from eventcsv.rights import Rights
 
 Durability = Literal["disk", "process"]
 
@@ -74,6 +77,7 @@ class FileLog(LogReader):
             of the machine, and costs a tenth or less.
         lock_timeout_s: How long to wait for the lock, in seconds.
         storage: The seam to the file system.
+        csv_path: The CSV; who may read it when the log is begun may read the log. By default only its owner may.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class FileLog(LogReader):
         durability: Durability = "disk",
         lock_timeout_s: float = 30.0,
         storage: Storage | None = None,
+        csv_path: str | None = None,
     ) -> None:
         if durability not in {"disk", "process"}:
             raise ValueError(f'durability: has to be "disk" or "process", not {durability!r}')
@@ -93,12 +98,21 @@ class FileLog(LogReader):
         self.key_column = key_column
         self.durability = durability
         self.lock_timeout_s = lock_timeout_s
+        self.csv_path = csv_path
         self._lock_path = os.path.join(directory, "append.lock")
         self._begin()
         _all_logs.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.directory, self.key_column, self.durability, self.lock_timeout_s, self.storage)
+        settings = partial(
+            FileLog,
+            key_column=self.key_column,
+            durability=self.durability,
+            lock_timeout_s=self.lock_timeout_s,
+            storage=self.storage,
+            csv_path=self.csv_path,
+        )
+        return settings, (self.directory,)
 
     def _begin(self) -> None:
         """Start with nothing open, as this process's own writer."""
@@ -238,8 +252,15 @@ class FileLog(LogReader):
             self.storage.unlock(self._lock_fd)
         self._holds_lock = False
 
+    def rights(self) -> Rights | None:
+        """Return the rights to give the directory of the log; None when it is for its owner only."""
+        return self.storage.rights_to_look(self.directory, self.csv_path) if self.csv_path else None
+
+    def _make_directory(self) -> None:
+        self.storage.make_directory(self.directory, like=self.rights)
+
     def _open_lock(self) -> None:
-        self.storage.make_directory(self.directory)
+        self._make_directory()
         self._lock_fd = self.storage.open_ours(self._lock_path, os.O_RDWR | os.O_CREAT)
         status = self.storage.fstat(self._lock_fd)
         self._lock_file = (status.st_ino, status.st_dev)
@@ -285,6 +306,8 @@ class FileLog(LogReader):
     def _to_active_segment(self) -> None:
         """Open the segment with the highest number for appending, or begin a new one when none will do."""
         highest = max(self.segments(), default=0)
+        if highest:
+            self.storage.check_ours(self.path(highest))
         is_sound = highest and not (self._poisoned and highest == self._segment)
         usable = is_sound and self._has_header(highest) and not self.has_crlf(highest)
         self._open_segment(highest if usable else self._create_segment(highest + 1))
@@ -423,7 +446,7 @@ class FileLog(LogReader):
         Raises:
             LockTimeout: Somebody else held it for `lock_timeout_s` seconds.
         """
-        self.storage.make_directory(self.directory)
+        self._make_directory()
         with self.storage.locked(self._lock_path, self.lock_timeout_s):
             yield
 
@@ -491,14 +514,6 @@ def _new_uuid() -> str:
     """Return a random UUID; the module that makes them takes 10 ms to import."""
     hexes = os.urandom(16).hex()
     return f"{hexes[:8]}-{hexes[8:12]}-4{hexes[13:16]}-{'89ab'[int(hexes[16], 16) % 4]}{hexes[17:20]}-{hexes[20:]}"
-
-
-def _unpickled(
-    directory: str, key_column: str, durability: Durability, lock_timeout_s: float, storage: Storage
-) -> FileLog:
-    return FileLog(
-        directory, key_column=key_column, durability=durability, lock_timeout_s=lock_timeout_s, storage=storage
-    )
 
 
 _all_logs: weakref.WeakSet[FileLog] = weakref.WeakSet()

@@ -25,6 +25,8 @@ from eventcsv.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from eventcsv.rights import Rights
+
 PAGE_BYTES: Final = 4 << 20
 
 _LAST: Final = "select segment, ends from eventcsv.line where job = %s order by segment desc, ends desc limit 1"
@@ -77,6 +79,7 @@ class PgLog:
         key_column: The column that identifies a row.
         lock_timeout_s: How long to wait for a lock, and for a server that does not answer, in seconds.
         storage: The seam to the file system.
+        csv_path: The CSV; who may read it when the directory is made may look into that. By default only its owner may.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class PgLog:
         key_column: str,
         lock_timeout_s: float = 30.0,
         storage: Storage | None = None,
+        csv_path: str | None = None,
     ) -> None:
         self.directory = directory
+        self.csv_path = csv_path
         self.key_column = key_column
         self.lock_timeout_s = lock_timeout_s
         self.job = job
@@ -249,7 +254,10 @@ class PgLog:
             self._begin_segment(1)
             self._open()
         if self.directory:
-            self.storage.make_directory(self.directory)
+            self.storage.make_directory(self.directory, like=self._rights)
+
+    def _rights(self) -> Rights | None:
+        return self.storage.rights_to_look(self.directory, self.csv_path) if self.csv_path else None
 
     def _check_no_other_log(self) -> None:
         """Refuse to go on beside a file log that this one does not continue: its results would be lost from the CSV."""

@@ -247,13 +247,15 @@ class Publisher:
         return self._storage.rights(self._csv_path) or next(filter(None, map(_rights_of, self._backups.all())), None)
 
     def _write_temporary(self, data: bytes) -> None:
-        like = self._rights()
-        lost = self._storage.write_new(
-            self._temporary, data, like=like, attributes=self._storage.attributes(self._csv_path)
-        )
-        self.notes = (f"could not be kept: {', '.join(lost)}; nobody got more than before",) if lost else ()
-        if lost:
-            masking.get_logger().warning("view.rights_not_kept", csv=self._csv_path, lost=lost)
+        like, attributes = self._rights(), self._storage.attributes(self._csv_path)
+        lost = self._storage.write_new(self._temporary, data, like=like, attributes=attributes)
+        there = self._storage.stat(self._csv_path)
+        others = there.st_nlink - 1 if there else 0
+        names = "1 other name (hard link)" if others == 1 else f"{others:,} other names (hard links)"
+        stale = f"{names} of the CSV kept what it was; cp makes a copy, ln -s a name that follows"
+        self.notes = (*[f"could not be kept: {', '.join(lost)}"] * bool(lost), *[stale] * bool(others))
+        for note in self.notes:
+            masking.get_logger().warning("view.note", csv=self._csv_path, note=note)
         if self._storage.read_and_close(self._storage.open_regular(self._temporary, os.O_RDONLY)) != data:
             raise CorruptLog(
                 f"{self._temporary}: reads back other than it was written; is the disk failing? The CSV is untouched"

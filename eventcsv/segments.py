@@ -97,7 +97,7 @@ class LogReader:
 
     def _open(self, number: int) -> tuple[int, bool]:
         """Open a segment to read it as it was written, and tell whether somebody put CRs into it since."""
-        fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+        fd = self.storage.open_to_read(self.path(number))
         is_changed = True
         try:
             is_changed = has_crlf(self.storage.pread(fd, _HEAD_BYTES, 0))
@@ -188,7 +188,7 @@ class LogReader:
         """Make durable what stands between two positions: nobody may rely on what a power cut could still take back."""
         for number in range(start.segment, end.segment + 1):
             try:
-                fd = self.storage.open_ours(self.path(number), os.O_RDONLY)
+                fd = self.storage.open_to_read(self.path(number))
             except FileNotFoundError:
                 continue
             try:

@@ -17,8 +17,9 @@ from eventcsv.event import FORMAT_VERSION, sealed, unsealed, utc_text
 from eventcsv.storage import lock_holder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from eventcsv.rights import Rights
     from eventcsv.storage import Storage
 
 _NAME: Final = "session.lock"
@@ -47,11 +48,13 @@ class SessionLock:
     Args:
         directory: Of the log.
         storage: The seam to the file system.
+        rights: Called for the rights of the directory when it has to be made; by default it is for its owner only.
     """
 
-    def __init__(self, directory: str, storage: Storage) -> None:
+    def __init__(self, directory: str, storage: Storage, *, rights: Callable[[], Rights | None] | None = None) -> None:
         self._path = os.path.join(directory, _NAME)
         self._storage = storage
+        self._rights = rights
 
     @contextmanager
     def held(self, session: str) -> Iterator[None]:
@@ -63,7 +66,7 @@ class SessionLock:
         Raises:
             SessionActive: Another one is; the error says which, of whom, and since when.
         """
-        self._storage.make_directory(os.path.dirname(self._path))
+        self._storage.make_directory(os.path.dirname(self._path), like=self._rights)
         lock = self._storage.locked(self._path, _TIMEOUT_S)
         try:
             lock.__enter__()
@@ -79,7 +82,7 @@ class SessionLock:
         """Return the session that is at work now, or None. Disturbs nobody and writes nothing."""
         if not self._storage.has_directory(os.path.dirname(self._path)) or not self._storage.check_regular(self._path):
             return None
-        fd = self._storage.open_ours(self._path, os.O_RDONLY)
+        fd = self._storage.open_to_read(self._path)
         try:
             if self._storage.try_lock_shared(fd):
                 self._storage.unlock(fd)
@@ -94,8 +97,11 @@ class SessionLock:
 
     def _sign(self, holder: Holder) -> None:
         record = sealed({"v": FORMAT_VERSION, "session": holder.session, "pid": holder.pid, "since": holder.since})
+        folder = self._storage.rights(os.path.dirname(self._path))
         fd = self._storage.open_ours(self._path, os.O_RDWR)
         try:
+            if folder:  # whoever may look at the job may see who works on it
+                self._storage.grant(fd, folder.to_read(os.geteuid()))
             self._storage.write_all(fd, record[:-1].ljust(_RECORD_BYTES - 1) + b"\n")
         finally:
             self._storage.close(fd)
@@ -104,7 +110,7 @@ class SessionLock:
         holder = self.holder()
         if holder is None:  # it ended just now
             return f"{self._path}: was held by another session that has just ended. Try again"
-        fd = self._storage.open_ours(self._path, os.O_RDONLY)
+        fd = self._storage.open_to_read(self._path)
         try:
             process = lock_holder(self._storage.fstat(fd))
         finally:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final
 
 from portalocker.portalocker import FlockLocker, LockFlags
 
-from eventcsv.errors import LockTimeout, UnsafePath
-from eventcsv.rights import LIST, Rights, rights_of
+from eventcsv.errors import EventCsvError, LockTimeout, UnsafePath
+from eventcsv.rights import LIST, LOOK, Rights, rights_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -324,10 +324,46 @@ class Storage:
             raise UnsafePath(_unsafe(path, status))
         return fd
 
-    def read(self, path: str) -> bytes | None:
-        """Return the whole of a file of ours, or None when there is none."""
+    def check_ours(self, path: str) -> None:
+        """Refuse what `open_ours` would refuse."""
+        self.close(self.open_ours(path, os.O_RDONLY))
+
+    def open_to_read(self, path: str) -> int:
+        """Open a file that only eventcsv makes, to look at it: of ours, or of whoever has the folder that it is in.
+
+        Another name for it does no harm here, as what is read is not changed.
+
+        Raises:
+            UnsafePath: Something else stands there: what `open_regular` refuses, or a third party's file.
+            EventCsvError: Its owner does not let us.
+        """
         try:
-            fd = self.open_ours(path, os.O_RDONLY)
+            fd = self.open_regular(path, os.O_RDONLY)
+        except PermissionError:
+            self._check_open(path)
+            raise
+        status = self.fstat(fd)
+        if status.st_uid != os.geteuid():
+            folder = self.stat(os.path.dirname(path))
+            if folder is None or folder.st_uid != status.st_uid:
+                self.close(fd)
+                raise UnsafePath(_unsafe(path, status))
+        return fd
+
+    def _check_open(self, path: str) -> None:
+        """Say whose it is that may not be read, a file or the folder that it is in, unless it is ours."""
+        try:
+            status = self.stat(path)
+        except PermissionError:
+            path = os.path.dirname(path)
+            status = self.stat(path)
+        if status is not None and status.st_uid != os.geteuid():
+            raise EventCsvError(_closed(path, status)) from None
+
+    def read(self, path: str) -> bytes | None:
+        """Return the whole of a file that only eventcsv makes, or None when there is none."""
+        try:
+            fd = self.open_to_read(path)
         except FileNotFoundError:
             return None
         return self.read_and_close(fd)
@@ -414,10 +450,14 @@ class Storage:
         return lost
 
     def write_atomically(self, path: str, data: bytes) -> None:
-        """Put `data` at `path`, durably: whoever looks sees the old content or the new one, whole."""
+        """Put `data` at `path`, durably: whoever looks sees the old content or the new one, whole.
+
+        Whoever may look into the folder may read it.
+        """
         temporary = f"{path}.tmp"
+        folder = self.rights(os.path.dirname(path))
         try:
-            self.write_new(temporary, data)
+            self.write_new(temporary, data, like=folder.to_read(os.geteuid()) if folder else None)
             self.replace(temporary, path)
         except OSError:
             with suppress(OSError):
@@ -450,28 +490,76 @@ class Storage:
             self.close(fd)
 
     def has_directory(self, path: str) -> bool:
-        """Tell whether a directory of ours is there.
+        """Tell whether a directory is there that may be looked into, whoever made it.
 
         Raises:
-            UnsafePath: Something else is: a symbolic link, a file, or somebody else's directory.
+            UnsafePath: Something else is: a symbolic link or a file.
+            EventCsvError: Its owner does not let us.
         """
         status = self.stat(path)
         if status is None:
             return False
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        if not stat.S_ISDIR(status.st_mode):
             raise UnsafePath(_unsafe(path, status, wanted="a directory of yours"))
+        if status.st_uid != os.geteuid() and not os.access(path, os.R_OK | os.X_OK):
+            raise EventCsvError(_closed(path, status))
         return True
 
-    def make_directory(self, path: str) -> None:
-        """Make a directory for its owner only, and those above it; its name is durable afterwards, new or not."""
+    def make_directory(self, path: str, *, like: Callable[[], Rights | None] | None = None) -> None:
+        """Make a directory, and those above it; its name is durable afterwards, new or not.
+
+        Args:
+            path: Where.
+            like: Called for the rights to give a new one; by default it is for its owner only.
+
+        Raises:
+            UnsafePath: Something else is there: a symbolic link, a file, or somebody else's directory.
+        """
         above = os.path.dirname(path)
         if not self.exists(above):
-            self.make_directory(above)
+            self.make_directory(above, like=like)
         try:
             self.mkdir(path)
         except FileExistsError:
-            self.has_directory(path)
+            self._check_directory(path)
+        else:
+            if rights := like and like():
+                self._open_up(path, rights)
         self.sync_directory(above)
+
+    def _check_directory(self, path: str) -> None:
+        """Refuse to write into a directory that is none of ours."""
+        status = self.stat(path)
+        if status is not None and not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()):
+            raise UnsafePath(_unsafe(path, status, wanted="a directory of yours")) from None
+
+    def _open_up(self, path: str, rights: Rights) -> None:
+        """Give a directory of ours rights; one that has been made and stays closed does no harm."""
+        fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.grant(fd, rights)
+        finally:
+            self.close(fd)
+
+    def rights_to_look(self, directory: str, file: str) -> Rights | None:
+        """Return the rights to give a directory, so that whoever may read a file may look into it, and nobody else.
+
+        Returns:
+            None when it has to be for its owner only: the file is not there, or the folders that lead to it, and not
+            to the directory, are closed to some.
+        """
+        rights = self.rights(file)
+        if rights is None:
+            return None
+        place = os.path.dirname(file)
+        top = os.path.commonpath([os.path.realpath(os.path.dirname(directory)), os.path.realpath(place)])
+        place = os.path.realpath(place)
+        while place != top:
+            folder = self.rights(place)
+            if folder is None or not folder.least & LOOK:
+                return None
+            place = os.path.dirname(place)
+        return rights.to_look_into(os.geteuid())
 
     def wait_for_lock(self, fd: int, path: str, timeout_s: float) -> None:
         """Take the exclusive lock of an open file.
@@ -508,7 +596,9 @@ class Storage:
 
         Raises:
             LockTimeout: Somebody else held it for `timeout_s` seconds.
+            UnsafePath: It is not ours, or the folder that it is in is not.
         """
+        self._check_directory(os.path.dirname(path))
         while True:
             fd = self.open_ours(path, os.O_RDWR | os.O_CREAT)
             _sidecars.add(fd)
@@ -543,10 +633,25 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _unsafe(path: str, status: os.stat_result | None, *, wanted: str = "a regular file of yours") -> str:
-    what = "something else" if status is None else _description(status)
+def _unsafe(path: str, status: os.stat_result, *, wanted: str = "a regular file of yours") -> str:
+    untouched = f"{path}: is {_description(status)}, not {wanted}. It was left untouched: "
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        return f"{untouched}see what it is and move it away"
+    if status.st_uid != os.geteuid():
+        return f"{untouched}only its owner works on it, so run as its owner. To look at a job, reading is enough"
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and wanted.startswith("a regular file"):
+        folder, own = os.path.dirname(path), f"{os.path.dirname(path)}.own"
+        return (
+            f"{untouched}what is written here would show under its other names, too, as after cp -al. While nobody "
+            f"works on it, give the job files of its own: cp -a {folder} {own} && rm -r {folder} && mv {own} {folder}"
+        )
+    return f"{untouched}see what it is and move it away"
+
+
+def _closed(path: str, status: os.stat_result) -> str:
     return (
-        f"{path}: is {what}, not {wanted}. It was left untouched: run as its owner, or see what it is and move it away"
+        f"{path}: belongs to user {status.st_uid}, and you, user {os.geteuid()}, may not read it. "
+        f"Its owner can let you: setfacl -R -m u:{os.geteuid()}:rX, or chmod -R g+rX or o+rX"
     )
 
 

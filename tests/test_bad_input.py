@@ -373,11 +373,13 @@ PLACES = (
     Place("input.csv", (compact, replay), exceptions=(plant_hard_link,)),
     Place(".input.csv.eventcsv.tmp", (compact, replay), exceptions=(plant_hard_link,)),
     Place("input.events", (compact, replay, emit, history), exceptions=(plant_directory, plant_hard_link)),
-    Place("input.events/events-000001.jsonl", (compact, replay, emit, history)),
-    Place("input.events/events-000002.jsonl", (compact, replay, emit, history)),
+    Place("input.events/events-000001.jsonl", (compact, replay, history), exceptions=(plant_hard_link,)),
+    Place("input.events/events-000001.jsonl", (emit,)),
+    Place("input.events/events-000002.jsonl", (compact, replay, history), exceptions=(plant_hard_link,)),
+    Place("input.events/events-000002.jsonl", (emit,)),
     Place("input.events/append.lock", (emit,)),
     Place("input.events/compact.lock", (compact, replay)),
-    Place("input.events/checkpoint.json", (compact, replay)),
+    Place("input.events/checkpoint.json", (compact, replay), exceptions=(plant_hard_link,)),
     Place("input.events/checkpoint.json.tmp", (compact, replay), exceptions=(plant_hard_link,)),
 )
 PLANTS = (plant_symlink, plant_directory, plant_fifo, plant_hard_link)

@@ -158,17 +158,21 @@ def test_the_csv_keeps_its_mode(job: EventCsv, csv_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_our_own_files_are_for_their_owner_only(job: EventCsv, csv_path: Path, umask: int) -> None:
-    """Logs and backups hold business data: 0600 and 0700, whatever the umask."""
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_our_own_files_are_as_readable_as_the_csv(job: EventCsv, csv_path: Path, umask: int, mode: int) -> None:
+    """Logs and backups hold business data: who may read the CSV may read them, whatever the umask; nobody writes."""
+    csv_path.chmod(mode)
     before = os.umask(umask)
     try:
-        job.emit_result("PO1", "COMPLETED")
-        job.compact()
+        with job.session():
+            job.emit_result("PO1", "COMPLETED")
     finally:
         os.umask(before)
     ours = [Path(job.log_dir), Path(job.backup_dir), *Path(job.log_dir).iterdir(), *Path(job.backup_dir).iterdir()]
-    assert {0o700 if path.is_dir() else 0o600 for path in ours} == {path.stat().st_mode & 0o777 for path in ours}
-    assert csv_path.exists()
+    folders, files = {0o600: (0o700, 0o600), 0o640: (0o750, 0o640), 0o664: (0o755, 0o644)}[mode]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in ours}
+    assert (0o600, 0o600) == (modes.pop("append.lock"), modes.pop("compact.lock"))  # which a reader could hold
+    assert {path.name: folders if path.is_dir() else files for path in ours if path.name in modes} == modes
 
 
 # --- edits ---

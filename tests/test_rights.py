@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from conftest import KEYS, cannot, read_csv
+from conftest import KEYS, cannot, read_csv, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventcsv import EventCsv
+from eventcsv import AppendError, EventCsv
 from eventcsv.rights import LIST, Rights, from_text, rights_of
 from eventcsv.storage import Storage
 
@@ -189,7 +189,7 @@ def test_an_owner_and_a_group_that_cannot_be_given_back(shared: Path, mode: int)
     if mode == 0o604:  # a group that may less than everybody: whoever is in the new one, too, may be in the old one
         before[CAY, OTHERS] = ""
     assert before == after
-    assert f"could not be kept: user {ANA} as its owner, group {TEAM}; nobody got more than before" in done.stdout
+    assert f"could not be kept: user {ANA} as its owner, group {TEAM}" in done.stdout
     assert "COMPLETED" == read_csv(shared)[0]["STATUS"]
 
 
@@ -309,6 +309,143 @@ def test_a_compaction_that_was_killed_behind_the_gift_is_gone_on_with(shared: Pa
     assert not left.exists()
 
 
+# --- colleagues ------------------------------------------------------------------------------------------------------
+
+LOOKING: Final = (
+    "status {}",
+    "pending {}",
+    "history {} PO1",
+    "verify {}",
+    "backup list {}",
+    "prune {} --dry-run",
+    "report {} -o -",
+    "export {} -o -",
+)
+
+
+@pytest.mark.parametrize("how", ["group", "list"])
+def test_a_colleague_may_look(shared: Path, how: str) -> None:
+    """Whoever may read the CSV may ask how far the job is, with an account of their own, and disturbs nothing."""
+    colleague, stranger = ((CAY, TEAM), (CAY, OTHERS)) if how == "group" else ((BEN, OTHERS), (CAY, TEAM))
+    if how == "group":
+        shared.chmod(0o640)
+    else:
+        set_list(shared, FOR_BEN_NOT_THE_GROUP)
+    shared.parent.chmod(0o777)
+    for line in ("emit {} PO1 COMPLETED", "compact {}", "backup create {}", "emit {} PO2 COMPLETED"):
+        done = eventcsv(ANA, TEAM, *line.format(shared).split())
+        assert 0 == done.returncode, done.stderr
+    shared.parent.chmod(0o755)
+    before = tree(shared.parent)
+
+    for line in LOOKING:
+        done = eventcsv(*colleague, *line.format(shared).split())
+        assert 0 == done.returncode, (line, done.stderr)
+
+    assert before == tree(shared.parent)
+    for path in shared.parent.rglob("*"):
+        if path.is_file():
+            reads = path == shared or path.name not in {"append.lock", "compact.lock"}
+            assert ("r" if reads else "") == may(*colleague, path).removesuffix("w" * (path == shared)), path
+            assert "" == may(*stranger, path), path
+    done = eventcsv(*stranger, "status", shared)
+    assert 1 == done.returncode
+    done = eventcsv(*colleague, "emit", shared, "PO3", "COMPLETED")
+    assert 1 == done.returncode
+    assert "run as its owner" in done.stderr
+    assert "move it away" not in done.stderr
+
+
+def test_a_log_from_before_that_is_closed_says_so(shared: Path) -> None:
+    """Logs were for their owner only: whoever may not look is told whose it is, and how they would be let in."""
+    shared.chmod(0o644)
+    job = job_on(shared)
+    job.emit_result("PO1", "COMPLETED")
+    Path(job.log_dir).chmod(0o700)
+    for line in ("status {}", "history {} PO1", "verify {}"):
+        done = eventcsv(CAY, TEAM, *line.format(shared).split())
+        assert 1 == done.returncode
+        assert f"{job.log_dir}: belongs to user 0, and you, user {CAY}, may not read it" in done.stderr
+        assert f"setfacl -R -m u:{CAY}:rX" in done.stderr
+
+
+def test_what_a_third_party_put_into_a_log_is_not_read(shared: Path) -> None:
+    """Only what belongs to whoever has the log's folder, or to oneself, is taken for a part of it."""
+    shared.chmod(0o644)
+    job = job_on(shared)
+    job.emit_result("PO1", "COMPLETED")
+    os.chown(Path(job.log_dir, "events-000001.jsonl"), BEN, OTHERS)
+    done = eventcsv(CAY, TEAM, "history", shared, "PO1")
+    assert 1 == done.returncode
+    assert f"is a file of user {BEN}" in done.stderr
+
+
+def test_a_log_elsewhere_is_not_more_open_than_the_way_to_the_csv(folder: Path) -> None:
+    """A CSV that all may read in a folder that is closed to them: a log and backups outside of it are closed, too."""
+    (folder / "private").mkdir(mode=0o700)
+    (folder / "public").mkdir()
+    path = folder / "private" / "input.csv"
+    path.write_text("PO_NUMBER;STATUS\nPO1;\n")
+    path.chmod(0o644)
+    job = EventCsv(path, log=folder / "public/log", backup_dir=folder / "public/backup", durability="process")
+    with job.session():
+        job.emit_result("PO1", "COMPLETED")
+    for made in (folder / "public").rglob("*"):
+        assert made.is_dir() or "" == may(CAY, TEAM, made), made
+    assert path.exists()
+
+
+def test_after_a_save_by_somebody_else_they_can_save_again(shared: Path) -> None:
+    """Ben's editor puts a file of his in the place of Ana's: brought up to date by her, he may still write it."""
+    shared.parent.chmod(0o777)
+    shared.chmod(0o644)
+    assert 0 == eventcsv(ANA, TEAM, "emit", shared, "PO1", "COMPLETED").returncode
+    os.chown(shared, BEN, OTHERS)
+
+    done = eventcsv(ANA, TEAM, "compact", shared)
+
+    assert 0 == done.returncode, done.stderr
+    assert ANA == shared.stat().st_uid
+    assert ("rw", "rw", "r") == (may(ANA, TEAM, shared), may(BEN, OTHERS, shared), may(CAY, OTHERS, shared))
+
+
+def test_a_job_that_was_copied_with_links_can_be_read(job: EventCsv, csv_path: Path, tmp_path: Path) -> None:
+    """After `cp -al` all files have two names: looking works in both, and what writes says what to do."""
+    job.emit_result("PO1", "COMPLETED")
+    job.compact()
+    job.emit_result("PO2", "COMPLETED")
+    job.close()
+    subprocess.run(["cp", "-al", str(tmp_path), f"{tmp_path}-copy"], check=True)
+    copy = Path(f"{tmp_path}-copy", csv_path.name)
+    before = tree(tmp_path), tree(copy.parent)
+    for path in (csv_path, copy):
+        other = job_on(path)
+        assert 2 == other.progress().done
+        assert ["PO3"] == other.pending()
+        assert 1 == len(list(other.history("PO2")))
+        assert () == other.verify().findings
+        assert before == (tree(tmp_path), tree(copy.parent))
+    other = job_on(csv_path)
+    with pytest.raises(AppendError, match="its other names, too, as after cp -al") as caught:
+        other.emit_result("PO3", "COMPLETED")
+    advice = str(caught.value).partition("files of its own: ")[2].partition(". Treat")[0]
+    subprocess.run(advice, shell=True, check=True)  # as a person would
+    for path in (csv_path, copy):
+        other = job_on(path)
+        other.emit_result("PO3", "COMPLETED")
+        assert {"COMPLETED": 3} == other.compact().by_status
+    shutil.rmtree(copy.parent)
+
+
+def test_another_name_of_the_csv_that_goes_stale_is_told(job: EventCsv, csv_path: Path, tmp_path: Path) -> None:
+    """The CSV is replaced, so a hard link keeps what it was; that is said when it happens, and only then."""
+    os.link(csv_path, tmp_path / "other.csv")
+    job.emit_result("PO1", "COMPLETED")
+    assert [note for note in job.compact().notes if "1 other name (hard link)" in note and "cp" in note]
+    job.emit_result("PO2", "COMPLETED")
+    assert () == job.compact().notes
+
+
 # --- attributes ------------------------------------------------------------------------------------------------------
 
 
@@ -337,5 +474,5 @@ def test_attributes_that_the_system_does_not_take_are_told(job: EventCsv, csv_pa
 
     job._compactor.publisher._storage = Forgetful()
     job.emit_result("PO1", "COMPLETED")
-    assert ("could not be kept: unknown.note; nobody got more than before",) == job.compact().notes
+    assert ("could not be kept: unknown.note",) == job.compact().notes
     assert "COMPLETED" == read_csv(csv_path)[0]["STATUS"]

@@ -569,6 +569,8 @@ def emit(
         else:
             event = job.emit_result(po or "", status or "", columns=columns)
             _show_recorded(event, event.cells.get("STATUS", ""), as_json=as_json)
+        if obstacle := job.obstacle():
+            _say(f"Warning: {terminal.near(job.csv_path)}: {obstacle}. What is recorded is not in it before that")
 
 
 def _show_recorded(event: Event, what: str, *, as_json: bool) -> None:

@@ -144,7 +144,7 @@ class Compactor:
             on_progress: Called with the bytes of the log folded so far and those to fold.
 
         Raises:
-            InvalidCsv: The CSV cannot be read, is read-only, or is gone and has no backup; it was left as it is.
+            InvalidCsv: The CSV cannot be read or replaced, or is gone and has no backup; it was left as it is.
             LockTimeout: Another process compacts.
             OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
@@ -176,7 +176,7 @@ class Compactor:
 
         Raises:
             BackupError: What was read back is not what was written.
-            InvalidCsv: The CSV cannot be read, is read-only, or is gone and has no backup; it was left as it is.
+            InvalidCsv: The CSV cannot be read or replaced, or is gone and has no backup; it was left as it is.
             LockTimeout: Another process compacts.
             OSError: The disk said no.
         """
@@ -235,7 +235,7 @@ class Compactor:
         """Refuse a CSV that cannot be worked on before anything is made beside it.
 
         Raises:
-            InvalidCsv: It cannot be read, is read-only, or is gone and has no backup.
+            InvalidCsv: It cannot be read or replaced, or is gone and has no backup.
         """
         self._check_writable()
         self._check_before_first()
@@ -438,6 +438,8 @@ class Compactor:
             raise InvalidCsv(
                 f"{self._csv_path}: is read-only, so it was left as it is. To let it be kept up to date: chmod u+w"
             )
+        if obstacle := self._storage.obstacle(self._csv_path):
+            raise InvalidCsv(f"{self._csv_path}: {obstacle}")
 
 
 def _fits(event: Event) -> bool:

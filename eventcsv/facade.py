@@ -270,10 +270,19 @@ class EventCsv:
         """
         return self._record(self._log.new_event(Kind.STARTED, key_of(key), {}, _now()), [])
 
+    def obstacle(self) -> str | None:
+        """Return why the CSV cannot be replaced, so that results would not get into it, or None.
+
+        Recording works all the same; `compact` and a session refuse with the same words.
+        """
+        return self._storage.obstacle(self.csv_path)
+
     def _record(self, event: Event, notes: list[Note]) -> Event:
         """Append an event, and return it as it stands in the log."""
         try:
-            self._check_csv_exists()
+            if not self._csv_seen:
+                self._check_csv_exists()
+                self._warn_of_obstacle()
         except ServerError as error:
             raise AppendError(
                 f"{error}. Treat {event.key} as not done; once the cause is gone, emit it again", event
@@ -291,6 +300,10 @@ class EventCsv:
             self._log.append(event)
         else:
             self._append_claimed(event, token)
+
+    def _warn_of_obstacle(self) -> None:
+        if obstacle := self.obstacle():
+            masking.get_logger().warning("view.cannot_be_replaced", csv=self.csv_path, reason=obstacle)
 
     def _append_claimed(self, event: Event, token: int) -> None:
         log = cast("PgLog", self._log)  # nothing else gives tokens
@@ -382,8 +395,8 @@ class EventCsv:
             What was done.
 
         Raises:
-            InvalidCsv: The CSV cannot be read without guessing, is read-only, or was saved in a way that would do away
-                with many results; it was left as it is.
+            InvalidCsv: The CSV cannot be read without guessing, cannot be replaced, or was saved in a way that would do
+                away with many results; it was left as it is.
             LockTimeout: Another process compacts.
             UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
             OSError: The disk said no; the CSV is whole, the old one or already the new one.

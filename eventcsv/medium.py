@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
 _NETWORK: Final = re.compile(
@@ -29,16 +32,32 @@ def network_file_system(path: str, mountinfo: str) -> str | None:
             one counts.
     """
     found, longest = "", -1
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split(" ")[_MOUNT_POINT:]
-        if not fields or not after:
-            continue
-        kind = after.split(" ")[0]
-        place = _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), fields[0]).rstrip("/")
+    for place, kind in _mounts(mountinfo):
         if f"{path}/".startswith(f"{place}/") and len(place) >= longest:
             found, longest = kind, len(place)
     return found if _NETWORK.fullmatch(found) else None
+
+
+def _mounts(mountinfo: str) -> Iterator[tuple[str, str]]:
+    """Yield each place where something is mounted, without a slash at its end, and the type of the file system."""
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")[_MOUNT_POINT:]
+        if fields and after:
+            yield _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), fields[0]).rstrip("/"), after.split(" ")[0]
+
+
+def is_mount_point(path: str) -> bool:
+    """Tell whether something is mounted at a path itself, as a file of its own is in a container.
+
+    Args:
+        path: An absolute path without symbolic links.
+    """
+    try:
+        text = Path(MOUNTINFO).read_bytes().decode("latin-1")  # an octal stands for a byte
+    except OSError:  # where there is none, a file that is mounted is on another device
+        return os.path.ismount(path)
+    return os.fsencode(path).decode("latin-1") in {place for place, _ in _mounts(text)}
 
 
 def network_file_system_of(path: str) -> str | None:

@@ -150,7 +150,11 @@ class Publisher:
     def _replace(self, origin: Origin) -> None:
         if self.origins.current() != origin.current:
             raise EditedMeanwhile
-        self._storage.replace(self._temporary, self._csv_path)
+        try:
+            self._storage.replace(self._temporary, self._csv_path)
+        except OSError as error:
+            error.filename, error.filename2 = self._csv_path, None  # the temporary file is nobody's concern
+            raise
         self._durable.pop("CSV", None)
 
     def _rely_on(self, directory: str, what: str, which: object) -> None:

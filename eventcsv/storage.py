@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from portalocker.portalocker import FlockLocker, LockFlags
 
 from eventcsv.errors import EventCsvError, LockTimeout, UnsafePath
+from eventcsv.obstacles import obstacle_to
 from eventcsv.rights import LIST, LOOK, Rights, rights_of
 
 if TYPE_CHECKING:
@@ -258,6 +259,10 @@ class Storage:
         lost += [f"group {rights.gid}"] * (status.st_gid != rights.gid)
         lost += ["its access control list"] * (not has_list and bool(mine.users or mine.groups))
         return tuple(lost)
+
+    def obstacle(self, path: str) -> str | None:
+        """Return why a file cannot be replaced, and what to do about it, or None; see `obstacles`."""
+        return obstacle_to(path)
 
     def attributes(self, path: str) -> dict[str, bytes]:
         """Return the extended attributes of a file that go with its content, its access control list aside."""

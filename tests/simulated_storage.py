@@ -236,6 +236,11 @@ class SimulatedStorage(Storage):
             raise os_error(errno.ENOTDIR, path)
         return list(node.names)
 
+    def obstacle(self, path: str) -> str | None:
+        """Return what is in the way of replacing a file; here only something else in its place is."""
+        node = self._machine.find(path)
+        return "is a directory" if isinstance(node, Directory) else None
+
     def grant(self, fd: int, rights: Rights) -> tuple[str, ...]:
         opened = self._of(fd)
         self._step("own", opened.path)

@@ -7,10 +7,9 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 from conftest import KEYS, cannot, read_csv, tree
@@ -20,9 +19,6 @@ from hypothesis import strategies as st
 from eventcsv import AppendError, EventCsv
 from eventcsv.rights import LIST, Rights, from_text, rights_of
 from eventcsv.storage import Storage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ANA, BEN, CAY = 1101, 1105, 1106
 TEAM, OTHERS = 2000, 2001
@@ -44,20 +40,9 @@ FOR_BEN_NOT_THE_GROUP: Final = acl(
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that every user may go to, as that of the tests is not."""
-    if os.geteuid() != 0:
-        cannot("only root can be several users")
-    made = Path(tempfile.mkdtemp(prefix="eventcsv-rights-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture
-def shared(folder: Path) -> Path:
+def shared(open_folder: Path) -> Path:
     """A CSV of Ana's that her team may not read."""
-    path = folder / "input.csv"
+    path = open_folder / "input.csv"
     path.write_text("PO_NUMBER;STATUS;SUPPLIER\n" + "".join(f"{key};;\n" for key in KEYS))
     os.chown(path, ANA, TEAM)
     path.chmod(0o600)
@@ -380,8 +365,9 @@ def test_what_a_third_party_put_into_a_log_is_not_read(shared: Path) -> None:
     assert f"is a file of user {BEN}" in done.stderr
 
 
-def test_a_log_elsewhere_is_not_more_open_than_the_way_to_the_csv(folder: Path) -> None:
+def test_a_log_elsewhere_is_not_more_open_than_the_way_to_the_csv(open_folder: Path) -> None:
     """A CSV that all may read in a folder that is closed to them: a log and backups outside of it are closed, too."""
+    folder = open_folder
     (folder / "private").mkdir(mode=0o700)
     (folder / "public").mkdir()
     path = folder / "private" / "input.csv"

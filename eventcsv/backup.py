@@ -23,10 +23,11 @@ from eventcsv.edits import Edit
 from eventcsv.errors import BackupError, EventCsvError, UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed, utc_text
 from eventcsv.merge import Met
+from eventcsv.naming import unfinished
 from eventcsv.scan import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from eventcsv.rights import Rights
     from eventcsv.storage import Storage
@@ -108,7 +109,7 @@ class BackupStore:
     def __init__(self, directory: str, csv_path: str, storage: Storage) -> None:
         self.directory = directory
         self._storage = storage
-        self._unfinished = f".{sha256(os.fsencode(csv_path)).hexdigest()[:8]}.json.tmp"
+        self._unfinished = unfinished(csv_path)
         self._csv_path = csv_path
         self._stem, self._suffix = os.path.splitext(os.path.basename(csv_path))
         stem = re.escape(self._stem)
@@ -334,7 +335,8 @@ class BackupStore:
         Raises:
             BackupError: There is none.
         """
-        elsewhere = os.path.dirname(name) and os.path.abspath(os.path.dirname(name)) != self.directory
+        folder = os.path.dirname(name)
+        elsewhere = folder and os.path.realpath(folder) != os.path.realpath(self.directory)
         for backup in [] if elsewhere else self.all():
             if os.path.basename(name) in {backup.name, f"{os.path.splitext(backup.name)[0]}.json"}:
                 return backup
@@ -344,12 +346,31 @@ class BackupStore:
     def _metadata_names(self) -> list[str]:
         if not self._storage.has_directory(self.directory):
             return []
-        return sorted(name for name in self._storage.names(self.directory) if self._pattern.fullmatch(name))
+        names = self._storage.names(self.directory)
+        copies = {self._base_of(name): name for name in names if not name.endswith((".json", ".tmp"))}
+        return sorted(name for name in names if self._pattern.fullmatch(name) and self._is_of_this_csv(name, copies))
+
+    def _base_of(self, copy: str) -> str:
+        has_no_suffix = self._pattern.fullmatch(f"{copy}.json")  # as its CSV has none
+        return copy if has_no_suffix else os.path.splitext(copy)[0]
+
+    def _is_of_this_csv(self, name: str, copies: Mapping[str, str]) -> bool:
+        """Tell whether metadata is of a backup of this CSV: that of input.tsv beside input.csv is called alike."""
+        base = name.removesuffix(".json")
+        if base in copies:
+            return copies[base] == base + self._suffix
+        try:  # a copy that is gone
+            return bool(self._record(name).get("suffix", self._suffix) == self._suffix)
+        except (ValueError, UnsupportedFormat):
+            return True
+
+    def _record(self, name: str) -> dict[str, Any]:
+        line = self._storage.read(os.path.join(self.directory, name))
+        return unsealed((line or b"").removesuffix(b"\n"))
 
     def _load(self, name: str) -> Backup | None:
-        line = self._storage.read(os.path.join(self.directory, name))
         try:
-            record = unsealed((line or b"").removesuffix(b"\n"))
+            record = self._record(name)
             return Backup(
                 path=os.path.join(self.directory, name.removesuffix(".json") + self._suffix),
                 session=record["session"],
@@ -375,6 +396,10 @@ class BackupStore:
             raise UnsupportedFormat(f"{self.directory}/{name}: {error}") from None
         except (ValueError, KeyError, TypeError):
             return None
+
+
+def _is_copy(name: str) -> bool:
+    return not name.endswith((".json", ".tmp"))
 
 
 def _position(record: dict[str, int] | None) -> Position | None:
@@ -416,4 +441,5 @@ def _metadata(backup: Backup) -> dict[str, Any]:
         "edit": backup.edit and asdict(backup.edit),
         "quotes_marks": backup.quotes_marks,
         "rights": backup.rights,
+        "suffix": os.path.splitext(backup.path)[1],
     }

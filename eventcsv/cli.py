@@ -316,6 +316,8 @@ def run(
         try:
             session = job.session(session_id=session_id, refresh_s=refresh_s, accept_edit=accept_edit)
         except ValueError as error:
+            if isinstance(error, EventCsvError):
+                raise
             raise typer.BadParameter(str(error), param_hint="--session") from None
         try:
             with session:
@@ -561,6 +563,8 @@ def emit(
     _check_form(po, status, assignments, started=started, from_stdin=from_stdin)
     columns = _assigned(assignments or [])
     with EventCsv(csv, key=key, durability=durability, lock_timeout_s=lock_timeout_s, log=log, job=job_name) as job:
+        if note := job.link_note():
+            _say(note)
         if from_stdin:
             _emit_lines(job)
         elif started:

@@ -33,6 +33,7 @@ from eventcsv.event import (
 )
 from eventcsv.log import CHECKPOINT_NAME, Durability, FileLog
 from eventcsv.masking import escaped, masked
+from eventcsv.naming import check_name, log_of, stem_of, target_of
 from eventcsv.result import Note, cells_of, fitted, key_of, pairs_in
 from eventcsv.scan import events
 from eventcsv.session_lock import SessionLock
@@ -75,7 +76,7 @@ class EventCsv:
     it can be pickled, and goes on working in a forked child.
 
     Args:
-        csv_path: The CSV.
+        csv_path: The CSV. A link means the file that it leads to, beside which the log and the backups are.
         key: The column that identifies a row, case and surrounding blanks aside.
         backup_dir: Where backups go; by default EVENTCSV_BACKUP_DIR, or "backup" beside the CSV.
         durability: "disk": a result survives a power cut once emit_result() has returned. "process": it survives the
@@ -114,10 +115,9 @@ class EventCsv:
     ) -> None:
         if not key.strip(BLANKS):
             raise InvalidEvent("key", "the key column has to have a name")
-        # Absolute, because a worker may change its directory.
-        self.csv_path = os.path.abspath(csv_path)
-        stem, suffix = os.path.splitext(self.csv_path)
-        stem = stem if suffix == ".csv" else self.csv_path
+        self.csv_path = target_of(csv_path)
+        self._link = os.fspath(csv_path) if os.path.islink(csv_path) else None
+        stem = stem_of(self.csv_path)
         log = log or os.environ.get(LOG_VARIABLE)
         beside = os.path.join(os.path.dirname(self.csv_path), "backup")
         self.backup_dir = os.path.abspath(backup_dir or os.environ.get(BACKUP_DIR_VARIABLE) or beside)
@@ -132,7 +132,7 @@ class EventCsv:
             self._log: Log = _log_on_server(
                 str(log),
                 job=name,
-                directory=f"{stem}.events",
+                directory=log_of(self.csv_path),
                 key_column=key,
                 lock_timeout_s=lock_timeout_s,
                 storage=self._storage,
@@ -140,7 +140,7 @@ class EventCsv:
             )
         else:
             self._log = FileLog(
-                os.path.abspath(log or f"{stem}.events"),
+                os.path.abspath(log or log_of(self.csv_path)),
                 key_column=key,
                 durability=durability,
                 lock_timeout_s=lock_timeout_s,
@@ -343,6 +343,7 @@ class EventCsv:
         """Refuse a mistyped path before the first append, instead of making a log beside nothing."""
         if self._csv_seen:
             return
+        check_name(self.csv_path)
         csv_is_there = self._storage.check_regular(self.csv_path)
         # What stands in the place of a file log is looked at by the append itself, which says so with the event.
         is_file = isinstance(self._log, FileLog)
@@ -352,7 +353,21 @@ class EventCsv:
                     f"{self.csv_path}: there is no such file, and no event log of it either. Check the path"
                 )
             self._check_key_column()
+            if note := self.link_note():
+                masking.get_logger().info("csv.is_a_link", csv=self.csv_path, note=note)
         self._csv_seen = True
+
+    def link_note(self) -> str | None:
+        """Return what is to be told before a job is begun on a CSV that is a link, or None."""
+        if self._link is None or self._storage.exists(self.log_dir):
+            return None
+        return f"{self._link} is a link to {self.csv_path}: the log and the backups lie beside that file"
+
+    def _check_job(self) -> None:
+        """Refuse a mistyped path, and a log that is another CSV's."""
+        self._check_csv_exists()
+        if isinstance(self._log, FileLog):
+            self._log.check_csv()
 
     def _check_key_column(self) -> None:
         """Refuse to begin a log for a key column that the CSV's first line does not hold; it could never be folded."""
@@ -483,12 +498,13 @@ class EventCsv:
 
         Raises:
             ValueError: An argument makes no sense.
+            InvalidCsv: No backup can be named after the CSV and the session.
 
         Entering it raises what `compact` raises, and SessionActive when another one is at work.
         """
         from eventcsv.session import Session as Made  # noqa: PLC0415  # the operator side
 
-        return Made(
+        made = Made(
             self,
             self._compactor,
             self._session_lock,
@@ -496,6 +512,8 @@ class EventCsv:
             refresh_s=refresh_s,
             accept_edit=accept_edit,
         )
+        check_name(self.csv_path, made.id)
+        return made
 
     def new_segment(self) -> Position:
         """Begin a new segment of the log, and seal the one before.
@@ -570,7 +588,7 @@ class EventCsv:
         """
         from eventcsv.verify import verify  # noqa: PLC0415  # the operator side
 
-        self._check_csv_exists()
+        self._check_job()
         return verify(self._compactor, on_progress=on_progress)
 
     def report(
@@ -632,7 +650,7 @@ class EventCsv:
         """
         from eventcsv.prune import prune  # noqa: PLC0415  # the operator side
 
-        self._check_csv_exists()
+        self._check_job()
         if dry_run:
             return prune(self._compactor, dry_run=True)
         with self._session_lock.held("prune"):
@@ -726,7 +744,7 @@ class EventCsv:
             UnsupportedFormat: The log was made by a newer eventcsv.
         """
         wanted = key_of(key).strip(BLANKS)
-        self._check_csv_exists()
+        self._check_job()
         needle = orjson.dumps(wanted)[1:-1]
         seen: set[str] = set()
         for chunk in self._log.read(since or self._log.first(), self._log.end().position):
@@ -752,6 +770,7 @@ class EventCsv:
 
     @cached_property
     def _compactor(self) -> Compactor:
+        check_name(self.csv_path)
         from eventcsv.backup import BackupStore  # noqa: PLC0415  # the operator side loads Polars, a worker must not
         from eventcsv.compactor import Compactor  # noqa: PLC0415  # the same
         from eventcsv.origin import Origins  # noqa: PLC0415  # the same

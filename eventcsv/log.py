@@ -45,6 +45,8 @@ from zlib import crc32
 from eventcsv import masking
 from eventcsv.errors import AppendError, EventCsvError, LockTimeout, UnsupportedFormat
 from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, sealed, unsealed, utc_text
+from eventcsv.masking import escaped
+from eventcsv.naming import log_of, rival_of
 from eventcsv.scan import Position, note
 from eventcsv.segments import LogReader
 from eventcsv.storage import Storage
@@ -337,6 +339,8 @@ class FileLog(LogReader):
         }
         if (torn_from := self._torn_end_of(number - 1)) is not None:
             header["torn"] = torn_from
+        if self.csv_path:
+            header["csv"] = escaped(os.path.basename(self.csv_path))
         self._announce_segment()
         self.storage.write_atomically(self.path(number), sealed(header))
         return number
@@ -374,8 +378,37 @@ class FileLog(LogReader):
             if self._checked_header(number):
                 return
 
+    def check_csv(self) -> None:
+        """Refuse a log that is another CSV's, which is beside this one and whose log is called the same.
+
+        Raises:
+            UnsupportedFormat: It is.
+        """
+        if self._rival():
+            for number in self.segments():
+                if header := self.header(number):
+                    self._check_csv(header)
+                    return
+
+    def _rival(self) -> str | None:
+        """Return the other CSV whose log this could be."""
+        is_usual = self.csv_path and os.path.realpath(self.directory) == log_of(self.csv_path)
+        return rival_of(self.csv_path) if self.csv_path and is_usual else None
+
+    def _check_csv(self, header: dict[str, Any]) -> None:
+        if rival := self._rival():
+            # Earlier versions did not note it; then it is the one's that is called .csv.
+            owner = header.get("csv") or os.path.basename(max(rival, self.csv_path or "", key=len))
+            if owner == os.path.basename(rival):
+                raise UnsupportedFormat(
+                    f"{self.directory}: is the log of {rival}, not of {self.csv_path}. "
+                    "Give this CSV another name, or its log one of its own: log=... (--log on the command line)"
+                )
+
     def _checked_header(self, number: int) -> dict[str, Any] | None:
         header = self.header(number)
+        if header:
+            self._check_csv(header)
         if header and column_id(header["key_column"]) != column_id(self.key_column):
             raise UnsupportedFormat(
                 f"{self.path(number)}: is for the key column {header['key_column']!r}, not {self.key_column!r}. "

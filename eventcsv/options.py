@@ -16,6 +16,7 @@ from eventcsv.event import DEFAULT_KEY
 from eventcsv.facade import EventCsv
 from eventcsv.log import Durability
 from eventcsv.logs import configure_logging
+from eventcsv.masking import escaped
 from eventcsv.medium import network_file_system_of
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ def on_job(command: Callable[..., None]) -> Callable[..., None]:
                 "Keep the CSV and its log on a local disk, and all workers on one machine",
                 err=True,
             )
+        if note := job.link_note():
+            typer.echo(escaped(note), err=True)
         command(job, **arguments)
 
     csv, *options = shared.values()

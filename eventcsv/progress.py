@@ -92,6 +92,12 @@ class Progress:
     last_edit: Edit | None = None
 
 
+def done_words(done: Collection[str] | str) -> tuple[str, ...]:
+    """Return the STATUS words that count as done, in upper case; what is no text is spelled as it is in the log."""
+    words = [done] if isinstance(done, str) else done
+    return tuple(str(word).strip(BLANKS).upper().encode(errors="backslashreplace").decode() for word in words)
+
+
 def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
     """Return what there is to do, one line a PO in the order of the CSV.
 
@@ -102,10 +108,10 @@ def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
     Returns:
         Columns `row`, `key`, `status` and `done`. Of a key on several rows the first that is not done speaks.
     """
-    words = [done] if isinstance(done, str) else list(done)
+    words = done_words(done)
     column = table.index_of(COLUMNS["status"])
     status = pl.Series([""] * table.rows.height, dtype=pl.String) if column is None else table.texts(column)
-    is_done = pl.col("status").str.to_uppercase().is_in([str(word).strip(BLANKS).upper() for word in words])
+    is_done = pl.col("status").str.to_uppercase().is_in(words)
     rows = (
         pl.DataFrame({"key": table.keys(), "status": status.str.strip_chars(BLANKS)})
         .with_row_index("row")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
 from eventcsv.backup import EDITED, SESSION
-from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, Status, utc_text
-from eventcsv.progress import work_of
+from eventcsv.event import COLUMNS, FAILED, Event, Status, utc_text
+from eventcsv.progress import done_words, work_of
 from eventcsv.scan import events
 from eventcsv.stories import Stories, Story
 from eventcsv.timeline import Outcome, Timeline, timeline_of
@@ -243,7 +243,7 @@ def collect(
         InvalidCsv: The CSV cannot be read, or is gone and has no backup.
         UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
     """
-    words = tuple(str(word).strip(BLANKS).upper() for word in ([done] if isinstance(done, str) else done))
+    words = done_words(done)
     shown = cache(lambda text: shown_text(text, unmasked=unmasked))
     copies = compactor.backups()  # before the log's end, which none of them is beyond then
     folded = compactor.peek()

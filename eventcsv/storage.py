@@ -488,7 +488,8 @@ class Storage:
         self.unlink(path)
 
     def sync_directory(self, path: str) -> None:
-        fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        """Make the names in a directory durable; a link to it will do, as the folder of an export may be."""
+        fd = self.open(os.path.realpath(path), os.O_RDONLY | os.O_DIRECTORY)
         try:
             self.sync(fd)
         finally:

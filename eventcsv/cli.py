@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from eventcsv.folded import ProgressCallback
     from eventcsv.follow import Looks
     from eventcsv.scan import Damage
+    from eventcsv.worker import Process
 
 _LOOK_S: Final = 1.0
 _LINES_AT_ONCE: Final = 1_000
@@ -303,16 +304,11 @@ def run(
     Exit code 0 means that every PO of this run was worked on and none ended in ERROR or FAILED.
     """
     from eventcsv.follow import Looks, following  # noqa: PLC0415  # the operator side
-    from eventcsv.session import check_callable  # noqa: PLC0415  # the same
 
     result, trouble = None, ""
     with own_screen() as screen:
-        process = named_function(function, "MODULE:FUNCTION")
+        process = _process(function)
         opening, closing = _hook(initializer, "initializer"), _hook(finalizer, "finalizer")
-        try:
-            check_callable(process)
-        except EventCsvError as error:
-            raise typer.BadParameter(f"{function}: {error}", param_hint="MODULE:FUNCTION") from None
         try:
             session = job.session(session_id=session_id, refresh_s=refresh_s, accept_edit=accept_edit)
         except ValueError as error:
@@ -361,6 +357,17 @@ def run(
         raise typer.Exit(Exit.DAMAGE)
     failed = result.failed or result.unrecorded or result.refused or result.stopped or trouble
     raise typer.Exit(Exit.FAILED if failed else Exit.FINE)
+
+
+def _process(function: str) -> Process:
+    from eventcsv.session import check_callable  # noqa: PLC0415  # the operator side
+
+    process = named_function(function, "MODULE:FUNCTION")
+    try:
+        check_callable(process)
+    except EventCsvError as error:
+        raise typer.BadParameter(f"{function}: {error}", param_hint="MODULE:FUNCTION") from None
+    return process
 
 
 def _hook(function: str | None, name: str) -> Callable[[], object] | None:

@@ -347,10 +347,14 @@ class Origins:
         )
 
     def _job_bases(self, end: LogEnd) -> list[tuple[Position, Table]]:
-        """Return the bases of the job, the oldest first, each with its place; one that is damaged is left out."""
-        beginning, found = self._beginning() or self.log.first(), []
+        """Return the bases of the job, the oldest first, each with its place; one that is damaged is left out.
+
+        What a restore dismissed stays so: of before it are those that begin elsewhere, if not further back.
+        """
+        beginning, found = self._beginning(), []
+        start = beginning or self.log.first()
         for base in reversed(list(filter(self.is_base, self.backups.all()))):
-            if base.position is not None and beginning <= base.position <= end.position:
+            if base.beginning == beginning and base.position is not None and start <= base.position <= end.position:
                 with suppress(BackupError, InvalidCsv):
                     found.append((base.position, self.table_of(base, self.backups.read(base))))
         return sorted(found, key=lambda item: item[0])

@@ -395,6 +395,21 @@ def test_a_save_reaches_the_csv_of_another_host(
     assert ["PO4"] == other.pending()
 
 
+def test_versions_begin_where_a_restore_without_the_log_has_begun_anew(job: EventCsv) -> None:
+    """What the CSV was just before it, at the same place of the log, is none of them."""
+    path = Path(job.csv_path)
+    first = next(backup for backup in job.backups() if backup.position)
+    path.write_text(swapped(AFTER, ("PO1;COMPLETED;", "PO1;AGAIN;")))
+    job.compact()
+    job.restore(first.name, replay=False)
+    assert FIRST == path.read_text()
+    job.emit_result("PO1", "COMPLETED", last_processed="t4", columns={"FOUND": 4})
+    job.compact()
+    path.write_text(swapped(FIRST, ("PO1;PENDING;;;", "PO1;PENDING;;;x")))
+    job.compact()
+    assert swapped(FIRST, ("PO1;PENDING;;;", "PO1;COMPLETED;4;t4;x")) == path.read_text()
+
+
 class SavesAgain(Recording):
     """Somebody saves once more while a save is taken over."""
 

@@ -28,13 +28,13 @@ import polars as pl
 
 from eventcsv import masking
 from eventcsv.backup import EDITED, SESSION
+from eventcsv.cells import cell_text
 from eventcsv.errors import EventCsvError, InvalidCsv, InvalidEvent
 from eventcsv.event import COLUMNS, LONGEST_CELL, Event, Kind, encode, utc_text
 from eventcsv.folded import fold_onto
 from eventcsv.medium import network_file_system_of
 from eventcsv.origin import EditedMeanwhile, Origins
 from eventcsv.publisher import Publisher
-from eventcsv.view import cell_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

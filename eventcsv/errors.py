@@ -84,6 +84,25 @@ class InvalidCsv(EventCsvError, ValueError):
     """The CSV cannot be read without guessing; it was left untouched."""
 
 
+class NoKeyColumn(InvalidCsv):
+    """The CSV has no column of the name by which its rows are identified.
+
+    Attributes:
+        found: What it has instead.
+        advice: What to do.
+        line: The line further down, from 1, that has one, below titles and the like; None without.
+    """
+
+    def __init__(self, found: str, advice: str, line: int | None = None) -> None:
+        super().__init__(found, advice, line)
+        self.found = found
+        self.advice = advice
+        self.line = line
+
+    def __str__(self) -> str:
+        return f"{self.found}. {self.advice}"
+
+
 class EditRefused(InvalidCsv):
     """A save of the CSV would do away with many results, so it is not taken before somebody says so."""
 

@@ -18,7 +18,17 @@ from typing import IO, TYPE_CHECKING, Any, Self, cast
 import orjson
 
 from eventcsv import checkpoint, masking
-from eventcsv.errors import AppendError, BackupError, ClaimLost, EventCsvError, InvalidCsv, InvalidEvent, ServerError
+from eventcsv.cells import find_header
+from eventcsv.errors import (
+    AppendError,
+    BackupError,
+    ClaimLost,
+    EventCsvError,
+    InvalidCsv,
+    InvalidEvent,
+    NoKeyColumn,
+    ServerError,
+)
 from eventcsv.event import (
     BLANKS,
     COLUMNS,
@@ -381,12 +391,16 @@ class EventCsv:
                 f"{self.csv_path}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8', "
                 "or make a CSV of an .xlsx with eventcsv import"
             )
-        line = head.decode("utf-8-sig", errors="replace").partition("\n")[0]
-        if "\0" not in line and line.strip() and column_id(self.key) not in line.casefold():
-            raise InvalidCsv(
-                f"{self.csv_path}, line 1: has no column {self.key!r}. "
-                "Name the key column: key=..., or --key on the command line"
-            )
+        text = head.decode(self._encoding or "utf-8-sig", errors="replace")
+        try:
+            find_header(text, source=self.csv_path, key=self.key, delimiter=self._delimiter)
+        except NoKeyColumn as error:
+            # A worker need not have been told the delimiter, nor the encoding: what else is wrong is for a compaction.
+            first = "\n".join(text.splitlines()[:2])
+            if error.line or not ("\0" in first or column_id(self.key) in first.casefold()):
+                raise
+        except InvalidCsv:
+            pass
 
     def leave_csv(self) -> None:
         """Be a worker on another machine than the CSV: look for none here, and make no job."""

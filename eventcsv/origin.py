@@ -18,7 +18,7 @@ from eventcsv import masking
 from eventcsv.ahead import Ahead
 from eventcsv.backup import EDITED, FIRST
 from eventcsv.edits import Edit, kept_rows, read_past, refusal
-from eventcsv.errors import BackupError, EditRefused, InvalidCsv
+from eventcsv.errors import BackupError, EditRefused, InvalidCsv, NoKeyColumn
 from eventcsv.event import BLANKS, InFlight, Kind, column_id, utc_text
 from eventcsv.folded import Folded, fold_onto
 from eventcsv.merge import difference, merge
@@ -217,13 +217,9 @@ class Origins:
         try:
             saved = self.parse_saved(current, delimiter)
         except InvalidCsv as error:
-            if "has no column" not in str(error) or known is None:
+            if known is None:
                 raise
-            # It had one before, so what is advised is not to look for another one.
-            told = str(error).partition(" Name the key column")[0]
-            raise InvalidCsv(
-                f"{told} It was there before: name it back, or have the CSV back as it was: eventcsv replay CSV"
-            ) from None
+            raise InvalidCsv(f"{error}. Or have the CSV back as it was: eventcsv replay CSV") from None
         bases = self._job_bases(end)
         if known is None or not bases:  # in doubt a result stays: all of them are folded onto what was saved
             return self._without_base(current, saved, delimiter)
@@ -569,11 +565,18 @@ class Origins:
 
     def _parse_as(self, data: bytes, delimiter: str | None, encoding: str | None) -> Table:
         newest = self._newest_base()
-        return parse(
-            data,
-            source=self.csv_path,
-            key=self.log.key_column,
-            delimiter=delimiter,
-            encoding=encoding,
-            quotes_marks=newest.quotes_marks if newest else True,
-        )
+        try:
+            return parse(
+                data,
+                source=self.csv_path,
+                key=self.log.key_column,
+                delimiter=delimiter,
+                encoding=encoding,
+                quotes_marks=newest.quotes_marks if newest else True,
+            )
+        except NoKeyColumn as error:
+            if error.line or not self.log.exists():
+                raise
+            # Results are in the log by this column, so what is advised is not to look for another one.
+            advice = "It was there before: name it back" if newest else "The log is of that column: name one so"
+            raise NoKeyColumn(error.found, advice) from None

@@ -201,8 +201,8 @@ def progress_lines(progress: Progress) -> Iterator[str]:
         for failure in progress.failures[-SHOWN:]:
             yield _line("", _failure(failure))
     if progress.behind:
-        results = f"{progress.behind:,} {plural('result', progress.behind)}"
-        yield _line("CSV", f"{results} behind the log; eventcsv compact brings it up to date")
+        results = f"{progress.behind:,} {plural('result', progress.behind)} behind the log"
+        yield _line("CSV", results if progress.trouble else f"{results}; eventcsv compact brings it up to date")
     if progress.unknown:
         yield _line("unknown", f"{progress.unknown:,} {plural('key', progress.unknown)} with results and no row")
     yield from _findings(progress.torn, progress.damage)

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from eventcsv.cells import DELIMITERS, cells, find_header, line_of
 from eventcsv.errors import InvalidCsv
 from eventcsv.event import BLANKS, WORKBOOKS, column_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 DEFAULT_DELIMITER: Final = ";"
-_DELIMITERS: Final = (";", ",", "\t", "|")
 _BOM: Final = b"\xef\xbb\xbf"
 _UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _SHOWN: Final = 80
@@ -43,6 +43,7 @@ class Dialect:
         quotes_all: Whether cells are quoted, needed or not, as all of the header's are.
         quotes_marks: Whether texts that eventcsv writes are quoted for any of ; , TAB | in them, too: a spreadsheet
             whose dialog splits at several of them leaves them whole then. A job that began without goes on without.
+        sep_line: The line before the header by which Excel is told the delimiter, `sep=;`, with its line end; or "".
     """
 
     delimiter: str = DEFAULT_DELIMITER
@@ -51,6 +52,7 @@ class Dialect:
     has_bom: bool = False
     quotes_all: bool = False
     quotes_marks: bool = False
+    sep_line: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,8 @@ def raw_of(text: pl.Expr, dialect: Dialect) -> pl.Expr:
 
 def _special(dialect: Dialect) -> str:
     """Return a pattern of what a cell has to be quoted for."""
-    marks = "".join(_DELIMITERS) if dialect.quotes_marks else ""
+    marks = "".join(DELIMITERS) if dialect.quotes_marks else ""
     return f'[{re.escape(dialect.delimiter)}{re.escape(marks)}"\r\n]'
-
-
-def cell_text(raw: str) -> str:
-    """Return the text of one raw cell."""
-    return raw[1:-1].replace('""', '"') if raw.startswith('"') else raw
 
 
 def raw_text(text: str, dialect: Dialect) -> str:
@@ -142,7 +139,7 @@ def raw_text(text: str, dialect: Dialect) -> str:
 def render(table: Table) -> bytes:
     """Return the bytes of the CSV file."""
     dialect = table.dialect
-    head = dialect.delimiter.join(table.header) + dialect.newline
+    head = dialect.sep_line + dialect.delimiter.join(table.header) + dialect.newline
     data = (_BOM if dialect.has_bom else b"") + head.encode() + _body(table.rows, dialect)
     return data if dialect.ends_in_newline else data.removesuffix(dialect.newline.encode())
 
@@ -185,7 +182,8 @@ def parse(
         data: The bytes of the file.
         source: Its path, for errors.
         key: The name of the column that identifies a row, case and surrounding blanks aside.
-        delimiter: Between cells, one ASCII character; by default the one of ; , TAB | that shows the key column.
+        delimiter: Between cells, one ASCII character; by default what a line `sep=;` says, else the one of
+            ; , TAB | that shows the key column.
         encoding: What the file is encoded in, as Python names it; by default UTF-8, with or without a byte order mark.
             A file in another encoding becomes a table whose dialect is UTF-8 with a byte order mark, which spreadsheets
             recognize.
@@ -197,17 +195,23 @@ def parse(
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
         raise InvalidCsv(f"{source}: a delimiter is one ASCII character, no quote and no line end; not {delimiter!r}")
     text, utf8, has_bom = _decoded(data, source, encoding)
-    if not text or text.isspace():
-        raise InvalidCsv(f"{source}: is empty. The first line has to name the columns, {key} among them")
-    header, names, start, head = _header(text, source, key, delimiter)
-    dialect = replace(head, has_bom=has_bom, ends_in_newline=not text or text[-1] in "\r\n", quotes_marks=quotes_marks)
-    key_index = [column_id(name) for name in names].index(column_id(key))
-    rows = _fast(bytes(utf8[len(text[:start].encode()) :]), dialect, len(header))
+    head = find_header(text, source=source, key=key, delimiter=delimiter)
+    dialect = Dialect(
+        delimiter=head.delimiter,
+        newline=head.newline,
+        ends_in_newline=text[-1] in "\r\n",
+        has_bom=has_bom,
+        quotes_all=all(cell.startswith('"') for cell in head.raw),
+        quotes_marks=quotes_marks,
+        sep_line=head.sep_line,
+    )
+    key_index = [column_id(name) for name in head.names].index(column_id(key))
+    rows = _fast(bytes(utf8[len(text[: head.start].encode()) :]), dialect, len(head.raw))
     if rows is None:
-        rows = _careful(text, start, dialect, len(header), source)
-        if len(header) == 1 and delimiter is None:
+        rows = _careful(text, head.start, dialect, len(head.raw), source)
+        if len(head.raw) == 1 and delimiter is None and not head.sep_line:
             _check_lone_column(rows, source)
-    return Table(dialect, header, names, key_index, rows)
+    return Table(dialect, head.raw, head.names, key_index, rows)
 
 
 def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, memoryview, bool]:
@@ -258,59 +262,6 @@ def _decoded_as(data: bytes, source: str, encoding: str) -> tuple[str, memoryvie
     return text.removeprefix("\ufeff"), memoryview(utf8.removeprefix(_BOM)), not was_utf8
 
 
-def _header(
-    text: str, source: str, key: str, delimiter: str | None
-) -> tuple[tuple[str, ...], tuple[str, ...], int, Dialect]:
-    """Return the raw header, its text, where the rows start, and the dialect so far."""
-    seen: tuple[str, ...] = ()
-    broken: InvalidCsv | None = None
-    for candidate in _DELIMITERS if delimiter is None else (delimiter,):
-        try:
-            raw, start, newline = _first_record(text, candidate, source)
-        except InvalidCsv as error:
-            broken = error
-            continue
-        names = tuple(cell_text(cell) for cell in raw)
-        if any(column_id(name) == column_id(key) for name in names):
-            _check_header(names, source)
-            quotes_all = all(cell.startswith('"') for cell in raw)
-            return raw, names, start, Dialect(delimiter=candidate, newline=newline, quotes_all=quotes_all)
-        seen = max(seen, names, key=len)
-    if broken:
-        raise broken
-    if seen == ("",):
-        raise InvalidCsv(f"{source}, line 1: is blank. The first line has to name the columns, {key} among them")
-    if seen[0].startswith("sep="):
-        raise InvalidCsv(f"{source}, line 1: is {seen[0]!r}, for Excel, instead of the column names. Remove that line")
-    columns = ", ".join(repr(name[:_SHOWN]) for name in seen[:20]) or "nothing readable"
-    raise InvalidCsv(
-        f"{source}, line 1: has no column {key!r}; it has {columns}. "
-        "Name the key column with --key, or the delimiter with --delimiter"
-    )
-
-
-def _check_header(names: Sequence[str], source: str) -> None:
-    taken: dict[str, str] = {}
-    for name in names:
-        ident = column_id(name)
-        if ident in taken:
-            raise InvalidCsv(
-                f"{source}, line 1: the columns {taken[ident]!r} and {name!r} have the same name, so nobody can tell "
-                "which one a result belongs to. Rename one of them"
-            )
-        if ident:  # columns without a name are left in peace: no event can mean them
-            taken[ident] = name
-
-
-def _first_record(text: str, delimiter: str, source: str) -> tuple[tuple[str, ...], int, str]:
-    cells: list[str] = []
-    for cell, separator, end in _cells(text, delimiter, source, 0):
-        cells.append(cell)
-        if separator != delimiter:
-            return tuple(cells), end, separator or "\n"
-    return tuple(cells), len(text), "\n"
-
-
 def _fast(data: bytes, dialect: Dialect, width: int) -> pl.DataFrame | None:
     """Read regular rows, or return None when they are not regular: when writing their cells does not give `data`."""
     columns = list(map(str, range(width)))
@@ -327,8 +278,8 @@ def _fast(data: bytes, dialect: Dialect, width: int) -> pl.DataFrame | None:
         return None
     wide = replace(plain, quotes_marks=True)
     likely = [(pl.all(), dialect)] if dialect.quotes_all else [(pl.col(marked), plain), (pl.all(), wide)]
-    for cells, how in likely:
-        rows = texts.with_columns(raw_of(cells, how))
+    for needy, how in likely:
+        rows = texts.with_columns(raw_of(needy, how))
         if _gives_again(rows, dialect, data):
             return rows
         if not has_quotes:
@@ -390,18 +341,19 @@ def _careful(text: str, start: int, dialect: Dialect, width: int, source: str) -
     """Read the rows, which begin at `start`, one by one."""
     flat: list[str] = []
     row: list[str] = []
-    for cell, separator, end in _cells(text, dialect.delimiter, source, start):
+    for cell, separator, end in cells(text, dialect.delimiter, source, start):
         row.append(cell)
         if separator == dialect.delimiter:
             continue
         if (separator == "\r") != (dialect.newline == "\r") and separator:
+            line = line_of(text, end - 1)
             raise InvalidCsv(
-                f"{source}, line {_line(text, end - 1)}: ends in {separator!r}, the first line in {dialect.newline!r}. "
+                f"{source}, line {line}: ends in {separator!r}, the first line in {dialect.newline!r}. "
                 "Is a lone carriage return a line end here, or part of a cell? Save the file again, or quote the cell"
             )
         if row != [""]:  # a blank line says nothing
             if len(row) != width:
-                raise _ragged(source, _line(text, start), row, width)
+                raise _ragged(source, line_of(text, start), row, width)
             flat += row
         row = []
         start = end
@@ -411,45 +363,19 @@ def _careful(text: str, start: int, dialect: Dialect, width: int, source: str) -
 
 def _check_lone_column(rows: pl.DataFrame, source: str) -> None:
     for cell in rows.to_series():
-        if not cell.startswith('"') and (found := [mark for mark in _DELIMITERS[1:] if mark in cell]):
+        if not cell.startswith('"') and (found := [mark for mark in DELIMITERS[1:] if mark in cell]):
             raise InvalidCsv(
                 f"{source}: {cell[:_SHOWN]!r} could be one cell or several, as the header has one column only. "
                 f"If it is one cell, say --delimiter ';', if several, --delimiter {found[0]!r}"
             )
 
 
-def _line(text: str, at: int) -> int:
-    """Return the number, from 1, of the line in which a character stands."""
-    return text.count("\n", 0, at) + text.count("\r", 0, at) - text.count("\r\n", 0, at) + 1
-
-
 def _ragged(source: str, line: int, row: Sequence[str], width: int) -> InvalidCsv:
-    return InvalidCsv(
-        f"{source}, line {line}: {len(row)} instead of {width} cells: {' | '.join(row)[:_SHOWN]!r}. "
-        "Mend the line, or quote the cell that holds the delimiter"
+    how = (
+        f"Mend the line: it lacks {width - len(row)}, which may be empty"
+        if len(row) < width
+        else "Mend the line, or quote the cell that holds the delimiter"
     )
-
-
-def _cells(text: str, delimiter: str, source: str, at: int) -> Iterator[tuple[str, str, int]]:
-    """Yield each raw cell from `at` on, what ends it (delimiter, line end, "" at the end) and where that ends."""
-    mark = re.escape(delimiter)
-    pattern = re.compile(rf'("[^"]*+(?:""[^"]*+)*+"|[^"{mark}\r\n][^{mark}\r\n]*|)({mark}|\r\n|\n|\r|\Z)')
-    open_row = False
-    while at < len(text) or open_row:  # behind a delimiter there is one more cell, even at the end of the file
-        found = pattern.match(text, at)
-        if found is None:
-            raise _broken_quotes(text, at, source)
-        at = found.end()
-        open_row = found[2] == delimiter
-        yield found[1], found[2], at
-
-
-def _broken_quotes(text: str, at: int, source: str) -> InvalidCsv:
-    where = f"{source}, line {_line(text, at)}"
-    closed = re.compile(r'"[^"]*+(?:""[^"]*+)*+"').match(text, at)
-    if closed is None:
-        return InvalidCsv(f"{where}: a quote is opened and never closed: {text[at : at + 40]!r}. Close it")
     return InvalidCsv(
-        f"{where}: text follows a closing quote: {text[at : closed.end() + 20][:_SHOWN]!r}. "
-        'Write a quote within a quoted cell as ""'
+        f"{source}, line {line}: {len(row)} instead of {width} cells: {' | '.join(row)[:_SHOWN]!r}. {how}"
     )

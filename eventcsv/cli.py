@@ -44,6 +44,7 @@ from eventcsv.options import (
     LogLevel,
     LogPlace,
     Po,
+    StatusColumn,
     on_job,
     seconds_from,
 )
@@ -293,6 +294,9 @@ def run(
         ),
     ] = 1.0,
     accept_edit: AcceptEdit = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing: STATUS of the list is what a run writes, and goes by.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Work through the POs that are not done, with worker processes. Run it again to go on after a crash.
@@ -305,6 +309,7 @@ def run(
     """
     from eventcsv.follow import Looks, following  # noqa: PLC0415  # the operator side
 
+    _ask_about_statuses(job, done, agreed=yes)
     result, trouble = None, ""
     with own_screen() as screen:
         process = _process(function)
@@ -379,6 +384,19 @@ def _hook(function: str | None, name: str) -> Callable[[], object] | None:
     except EventCsvError as error:
         raise typer.BadParameter(f"{function}: {error}", param_hint=f"--{name}") from None
     return hook
+
+
+def _ask_about_statuses(job: EventCsv, done: list[str], *, agreed: bool) -> None:
+    """Have it confirmed, before a first run, that STATUS is the job's to write, if it may mean something else."""
+    doubtful = {} if agreed else job.doubtful_statuses(done=done)
+    if not doubtful:
+        return
+    for line in terminal.doubtful_lines(job.csv_path, doubtful, done, status_column=job.status_column):
+        _say(line)
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        _fail(f"{terminal.near(job.csv_path)}: nothing was done. Say which it is: --yes or --status-column", Exit.USAGE)
+    if not typer.confirm("Go on with it?", err=True):
+        _fail("nothing was done", Exit.FAILED)
 
 
 # --- status, pending, history ------------------------------------------------------------------------------------
@@ -558,6 +576,7 @@ def emit(
     log: LogPlace = None,
     job_name: JobName = None,
     key: Key = DEFAULT_KEY,
+    status_column: StatusColumn = None,
     lock_timeout_s: LockTimeoutS = 30.0,
     debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
     as_json: Json = False,
@@ -569,7 +588,15 @@ def emit(
     """
     _check_form(po, status, assignments, started=started, from_stdin=from_stdin)
     columns = _assigned(assignments or [])
-    with EventCsv(csv, key=key, durability=durability, lock_timeout_s=lock_timeout_s, log=log, job=job_name) as job:
+    with EventCsv(
+        csv,
+        key=key,
+        status_column=status_column,
+        durability=durability,
+        lock_timeout_s=lock_timeout_s,
+        log=log,
+        job=job_name,
+    ) as job:
         if note := job.link_note():
             _say(note)
         if from_stdin:
@@ -579,7 +606,7 @@ def emit(
             _show_recorded(event, "as taken up,", as_json=as_json)
         else:
             event = job.emit_result(po or "", status or "", columns=columns)
-            _show_recorded(event, event.cells.get("STATUS", ""), as_json=as_json)
+            _show_recorded(event, event.cells.get(job.status_column, ""), as_json=as_json)
         if obstacle := job.obstacle():
             _say(f"Warning: {terminal.near(job.csv_path)}: {obstacle}. What is recorded is not in it before that")
 

@@ -30,7 +30,7 @@ from eventcsv import masking
 from eventcsv.backup import EDITED, SESSION
 from eventcsv.cells import cell_text
 from eventcsv.errors import EventCsvError, InvalidCsv, InvalidEvent
-from eventcsv.event import COLUMNS, LONGEST_CELL, Event, Kind, encode, utc_text
+from eventcsv.event import LONGEST_CELL, Event, Kind, encode, utc_text
 from eventcsv.folded import fold_onto
 from eventcsv.medium import network_file_system_of
 from eventcsv.origin import EditedMeanwhile, Origins
@@ -464,7 +464,7 @@ def _over_long(table: Table) -> Iterator[str]:
 
 
 def _by_status(table: Table) -> dict[str, int]:
-    column = table.index_of(COLUMNS["status"])
+    column = table.status_index()
     if column is None:
         return {"": table.rows.height}
     counts: Counter[str] = Counter()

@@ -248,8 +248,8 @@ def refusal(found: Difference, known: Known, removed: Sequence[str]) -> str | No
         removed: The keys of the rows that would go.
     """
     current = found.current
-    if current.index_of(COLUMNS["status"]) is not None and found.saved.index_of(COLUMNS["status"]) is None:
-        return f"the column {COLUMNS['status']} is gone, which says what is done"
+    if current.status_index() is not None and found.saved.status_index() is None:
+        return f"the column {current.status_column} is gone, which says what is done"
     respelled = list(_respelled(removed, found.new_keys()))
     if respelled:
         (key, saved), more = respelled[0], len(respelled) - 1

@@ -73,7 +73,9 @@ CSV_VARIABLE = "EVENTCSV_CSV"
 BACKUP_DIR_VARIABLE = "EVENTCSV_BACKUP_DIR"
 LOG_VARIABLE = "EVENTCSV_LOG"
 JOB_VARIABLE = "EVENTCSV_JOB"
+STATUS_VARIABLE = "EVENTCSV_STATUS_COLUMN"
 _LAST_PROCESSED = COLUMNS["last_processed"]
+_STATUS = COLUMNS["status"]
 _HEAD_BYTES = 64 << 10
 _SECONDS = len("2025-10-02T12:43:11")
 _NS_PER_S = 1_000_000_000
@@ -100,6 +102,8 @@ class EventCsv:
         encoding: How to read a CSV that is not UTF-8. It is written back as UTF-8 with a byte order mark.
         guard_formulas: Put an apostrophe before text of results that a spreadsheet would take for a formula.
         settle_s: How long the CSV must not have changed before a new version of it is taken for saved, in seconds.
+        status_column: The column that says what came of a PO, for a list whose own STATUS means something else; by
+            default EVENTCSV_STATUS_COLUMN, or STATUS. Like `key` it is said each time.
 
     Example:
         >>> job = EventCsv("data/input/input.csv")
@@ -122,9 +126,11 @@ class EventCsv:
         encoding: str | None = None,
         guard_formulas: bool = True,
         settle_s: float = 1.0,
+        status_column: str | None = None,
     ) -> None:
         if not key.strip(BLANKS):
             raise InvalidEvent("key", "the key column has to have a name")
+        self.status_column = _checked_status(status_column or os.environ.get(STATUS_VARIABLE) or _STATUS, key)
         self.csv_path = target_of(csv_path)
         self._link = os.fspath(csv_path) if os.path.islink(csv_path) else None
         stem = stem_of(self.csv_path)
@@ -259,6 +265,8 @@ class EventCsv:
                 values = (pair for pair in values if pair[0] != _LAST_PROCESSED)
             values = itertools.chain(values, others)
         cells = cells_of(values, key_column=self.key, notes=notes)
+        if self.status_column != _STATUS:
+            cells = _renamed(cells, self.status_column)
         event = self._log.new_event(Kind.RESULT, key_of(key, key_column=self.key, notes=notes), cells, ts)
         event = self._record(event, notes)
         return _told(event, notes) if notes else event
@@ -468,6 +476,26 @@ class EventCsv:
         from eventcsv.progress import pending_of  # noqa: PLC0415  # the operator side
 
         return pending_of(folded.table, done)
+
+    def doubtful_statuses(self, *, done: Collection[str] = DONE) -> dict[str, int]:
+        """Return what stands in STATUS of a list before its first run that is no word of ours, or says done.
+
+        A list may have a STATUS that means something else. A run would write over it, and leave out what it calls done.
+
+        Args:
+            done: The STATUS words that count as done, case aside.
+
+        Returns:
+            How many POs have each such text; nothing once the log has a result that sets this column.
+
+        Raises:
+            InvalidCsv: The CSV cannot be read.
+        """
+        from eventcsv.first_run import doubtful_statuses, has_results  # noqa: PLC0415  # the operator side
+
+        if has_results(self._log, self.status_column):
+            return {}
+        return doubtful_statuses(self._compactor.peek().table, done)
 
     def progress(self, *, done: Collection[str] = DONE) -> Progress:
         """Return how far the job is, by the log's present end. Writes nothing, and disturbs no session.
@@ -798,8 +826,26 @@ class EventCsv:
             encoding=self._encoding,
             guard_formulas=self._guard_formulas,
             settle_s=self._settle_s,
+            status_column=self.status_column,
         )
         return Compactor(origins)
+
+
+def _checked_status(name: str, key: str) -> str:
+    """Return the name of the column for STATUS when results can have it."""
+    others = {column_id(column) for column in COLUMNS.values()} - {column_id(_STATUS)}
+    if not name.strip(BLANKS) or escaped(name) != name:
+        raise InvalidEvent("status_column", f"has to be the name of a column, not {name!r}")
+    if column_id(name) in others | {column_id(key)}:
+        raise InvalidEvent("status_column", f"{name!r} is a column for something else. Name one of its own, as RESULT")
+    return name.strip(BLANKS)
+
+
+def _renamed(cells: dict[str, str], status_column: str) -> dict[str, str]:
+    """Return the cells of a result with its STATUS in another column."""
+    if any(column_id(name) == column_id(status_column) for name in cells if name != _STATUS):
+        raise InvalidEvent("columns", f"{status_column!r} is given twice: it is what the status is written to")
+    return {status_column if name == _STATUS else name: text for name, text in cells.items()}
 
 
 def _now() -> str:

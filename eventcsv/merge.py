@@ -490,4 +490,5 @@ def _table(found: Difference, columns: Sequence[_Column], cells: pl.DataFrame, k
         for column in columns
     )
     key = found.saved.key
-    return Table(dialect, header, tuple(column.name for column in columns), key, pl.DataFrame(rows))
+    names = tuple(column.name for column in columns)
+    return Table(dialect, header, names, key, pl.DataFrame(rows), current.status_column)

@@ -13,7 +13,7 @@ import typer
 
 from eventcsv import debugging
 from eventcsv.event import DEFAULT_KEY
-from eventcsv.facade import EventCsv
+from eventcsv.facade import STATUS_VARIABLE, EventCsv
 from eventcsv.log import Durability
 from eventcsv.logs import configure_logging
 from eventcsv.masking import escaped
@@ -58,6 +58,16 @@ CsvPath = Annotated[Path, typer.Argument(metavar="CSV", help="The CSV file.", sh
 Key = Annotated[
     str,
     typer.Option("--key", metavar="COLUMN", help="The column that identifies a row.", rich_help_panel=_PANEL),
+]
+StatusColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--status-column",
+        metavar="COLUMN",
+        envvar=STATUS_VARIABLE,
+        help="The column that says what came of a row, if STATUS of the list means something else. [default: STATUS]",
+        rich_help_panel=_PANEL,
+    ),
 ]
 BackupDir = Annotated[
     Path | None,
@@ -173,6 +183,7 @@ def _job(
     log_level: LogLevel = None,
     log_file: LogFile = None,
     key: Key = DEFAULT_KEY,
+    status_column: StatusColumn = None,
     backup_dir: BackupDir = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -187,6 +198,7 @@ def _job(
         log=log,
         job=job,
         key=key,
+        status_column=status_column,
         backup_dir=backup_dir,
         lock_timeout_s=lock_timeout_s,
         delimiter=delimiter,

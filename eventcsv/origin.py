@@ -19,7 +19,7 @@ from eventcsv.ahead import Ahead
 from eventcsv.backup import EDITED, FIRST
 from eventcsv.edits import Edit, kept_rows, read_past, refusal
 from eventcsv.errors import BackupError, EditRefused, InvalidCsv, NoKeyColumn
-from eventcsv.event import BLANKS, InFlight, Kind, column_id, utc_text
+from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id, utc_text
 from eventcsv.folded import Folded, fold_onto
 from eventcsv.merge import difference, merge
 from eventcsv.scan import Position, events
@@ -108,6 +108,7 @@ class Origins:
         encoding: How to read a CSV that is not UTF-8; it is written back as UTF-8 with a byte order mark.
         guard_formulas: Put an apostrophe before text of events that a spreadsheet would take for a formula.
         settle_s: How long an edited CSV must not have changed before it is taken for saved, in seconds.
+        status_column: What the column is called that says what came of a row.
 
     Attributes:
         saved: What the checkpoint's file holds.
@@ -126,6 +127,7 @@ class Origins:
         encoding: str | None,
         guard_formulas: bool,
         settle_s: float,
+        status_column: str = COLUMNS["status"],
     ) -> None:
         self.saved: Checkpoint | None = None
         self.verified: Checkpoint | None = None
@@ -138,6 +140,7 @@ class Origins:
         self._encoding = encoding
         self.guard_formulas = guard_formulas
         self._settle_s = settle_s
+        self._status_column = status_column
 
     def of_compaction(self, end: LogEnd, *, accept_edit: bool = False) -> Origin:
         current = self.current()
@@ -550,6 +553,7 @@ class Origins:
             delimiter=base.delimiter,
             encoding=base.encoding,
             quotes_marks=base.quotes_marks,
+            status_column=self._status_column,
         )
 
     def current(self) -> bytes | None:
@@ -573,6 +577,7 @@ class Origins:
                 delimiter=delimiter,
                 encoding=encoding,
                 quotes_marks=newest.quotes_marks if newest else True,
+                status_column=self._status_column,
             )
         except NoKeyColumn as error:
             if error.line or not self.log.exists():

@@ -109,7 +109,7 @@ def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
         Columns `row`, `key`, `status` and `done`. Of a key on several rows the first that is not done speaks.
     """
     words = done_words(done)
-    column = table.index_of(COLUMNS["status"])
+    column = table.status_index()
     status = pl.Series([""] * table.rows.height, dtype=pl.String) if column is None else table.texts(column)
     is_done = pl.col("status").str.to_uppercase().is_in(words)
     rows = (

@@ -247,7 +247,7 @@ def collect(
     shown = cache(lambda text: shown_text(text, unmasked=unmasked))
     copies = compactor.backups()  # before the log's end, which none of them is beyond then
     folded = compactor.peek()
-    reading = Stories(words, shown)
+    reading = Stories(words, shown, folded.table.status_column)
     damage = _read(compactor, folded, reading, on_progress)
     reading.finish(at_work=session is not None)
     pos = _pos(folded, reading, words, shown, unmasked=unmasked)

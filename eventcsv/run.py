@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 _MOST_UNRECORDED: Final = 10
 _LOOK_AGAIN_S: Final = 0.5
-_STATUS: Final = column_id(COLUMNS["status"])
 
 
 class Job(Recorder, Protocol):
     """What a session needs of an `EventCsv`."""
 
     csv_path: str
+    status_column: str
 
     def new_segment(self) -> Position:
         """Begin a new segment of the log; return where it begins."""
@@ -120,6 +120,7 @@ class Run:
         self._unrecorded_in_a_row = 0
         self._job = job
         self._compactor = compactor
+        self._status = column_id(job.status_column)
         self._view_changed = view_changed
         self._done = done
         self._met: set[str] = set()
@@ -172,7 +173,7 @@ class Run:
                 continue
             for event in events(chunk)[0]:
                 key = event.key.strip(BLANKS)
-                is_reset = event.kind == Kind.EDIT and any(column_id(name) == _STATUS for name in event.cells)
+                is_reset = event.kind == Kind.EDIT and any(column_id(name) == self._status for name in event.cells)
                 if is_reset and key in self._finished and key in pending:
                     self._finished.discard(key)
                     self._met.discard(key)
@@ -317,7 +318,7 @@ class Run:
             if last is None or not has_result:
                 last = self._job.emit_result(task.key, Status.ERROR, error_message=reason)
             cells = last.cells
-            outcome = Outcome(task.key, cells.get(COLUMNS["status"], ""), cells.get(COLUMNS["error_message"], ""))
+            outcome = Outcome(task.key, cells.get(self._job.status_column, ""), cells.get(COLUMNS["error_message"], ""))
         except AppendError as error:
             outcome = Outcome(task.key, "", str(error), unrecorded=error.event)
         except ClaimLost as error:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 KEPT_EVENTS: Final = 50
-_STATUS: Final = column_id(COLUMNS["status"])
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
 _FORMULAS: Final = tuple(f"'{start}" for start in FORMULA_STARTS)
 
@@ -63,11 +62,14 @@ class Alike:
 class Stories:
     """Everything that the log tells, event by event."""
 
-    def __init__(self, done: Collection[str], shown: Callable[[str], str]) -> None:
+    def __init__(
+        self, done: Collection[str], shown: Callable[[str], str], status_column: str = COLUMNS["status"]
+    ) -> None:
         self.stories: dict[str, Story] = {}
         self.parts: dict[int, Part] = {}
         self.alike: dict[str, Alike] = {}
         self._done = done
+        self._status = column_id(status_column)
         self._shown = shown
         self._ids: set[str] = set()
 
@@ -114,7 +116,7 @@ class Stories:
         else:
             story.unannounced += 1
         cells = {column_id(name): text for name, text in event.cells.items()}
-        outcome = outcome_of(cells.get(_STATUS, ""), cells.get(_MESSAGE, ""), self._done)
+        outcome = outcome_of(cells.get(self._status, ""), cells.get(_MESSAGE, ""), self._done)
         if outcome is Outcome.FAILED:
             group = self.group(key, cells.get(_MESSAGE, ""))
             group.times += 1

@@ -326,6 +326,22 @@ def session_lines(begun: CompactResult, backup: Backup, session: str) -> Iterato
     yield from _findings(begun.torn, begun.damage)
 
 
+def doubtful_lines(
+    csv_path: str, doubtful: dict[str, int], done: Collection[str], *, status_column: str
+) -> Iterator[str]:
+    """Say what a first run would make of a STATUS that may mean something else."""
+    yield f"{near(csv_path)}: no result has been written to {status_column} yet, and it says {_statuses(doubtful)}"
+    words = {word.upper() for word in done}
+    finished = {text: count for text, count in doubtful.items() if text.upper() in words}
+    if finished:
+        count = sum(finished.values())
+        yield _line("done", f"{count:,} {plural('PO', count)} would count as done, and not be worked on")
+    if len(finished) < len(doubtful):
+        yield _line("lost", "the words of the others would be written over with COMPLETED, ERROR and the like")
+    yield _line("if not so", f"keep {status_column} as it is, and write to another column: --status-column RESULT")
+    yield _line("if so", "go on: --yes")
+
+
 def run_lines(
     csv_path: str, result: RunResult, progress: Progress | None, backup: Backup, trouble: str, *, done: Collection[str]
 ) -> Iterator[str]:

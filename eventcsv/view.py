@@ -20,7 +20,7 @@ import polars as pl
 
 from eventcsv.cells import DELIMITERS, cells, find_header, line_of
 from eventcsv.errors import InvalidCsv
-from eventcsv.event import BLANKS, WORKBOOKS, column_id
+from eventcsv.event import BLANKS, COLUMNS, WORKBOOKS, column_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,7 @@ class Table:
         names: Their text.
         key: The index of the key column.
         rows: The raw cells of the other lines, in columns "0", "1", ...
+        status_column: What the column is called that says what came of a row.
     """
 
     dialect: Dialect
@@ -72,6 +73,7 @@ class Table:
     names: tuple[str, ...]
     key: int
     rows: pl.DataFrame
+    status_column: str = COLUMNS["status"]
 
     def keys(self) -> pl.Series:
         """Return each row's key without surrounding blanks."""
@@ -97,6 +99,10 @@ class Table:
         """Return the index of a column, case and surrounding blanks aside, or None."""
         wanted = column_id(name)
         return next((index for index, own in enumerate(self.names) if column_id(own) == wanted), None)
+
+    def status_index(self) -> int | None:
+        """Return the index of the column that says what came of a row, or None."""
+        return self.index_of(self.status_column)
 
     def rows_as_text(self) -> pl.DataFrame:
         """Return the text of all cells, in columns "0", "1", ..."""
@@ -175,6 +181,7 @@ def parse(
     delimiter: str | None = None,
     encoding: str | None = None,
     quotes_marks: bool = False,
+    status_column: str = COLUMNS["status"],
 ) -> Table:
     """Read a CSV strictly.
 
@@ -188,6 +195,7 @@ def parse(
             A file in another encoding becomes a table whose dialect is UTF-8 with a byte order mark, which spreadsheets
             recognize.
         quotes_marks: How texts are going to be written, see `Dialect`; it makes no difference to reading.
+        status_column: What the column is called that says what came of a row; it need not be there.
 
     Raises:
         InvalidCsv: It cannot be read without guessing; the error names the line and the reason.
@@ -211,7 +219,7 @@ def parse(
         rows = _careful(text, head.start, dialect, len(head.raw), source)
         if len(head.raw) == 1 and delimiter is None and not head.sep_line:
             _check_lone_column(rows, source)
-    return Table(dialect, head.raw, head.names, key_index, rows)
+    return Table(dialect, head.raw, head.names, key_index, rows, status_column)
 
 
 def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, memoryview, bool]:

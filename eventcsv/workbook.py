@@ -16,7 +16,7 @@ import xlsxwriter
 from xlsxwriter.utility import xl_col_to_name, xl_range
 
 from eventcsv.errors import EventCsvError
-from eventcsv.event import COLUMNS, LONGEST_CELL
+from eventcsv.event import LONGEST_CELL
 
 if TYPE_CHECKING:
     from eventcsv.view import Table
@@ -121,7 +121,7 @@ def _fitting(text: str) -> str:
 
 def _colour(book: xlsxwriter.Workbook, sheet: Any, table: Table) -> None:  # noqa: ANN401  # it has no types
     """Colour rows by their STATUS: by rule, so that the colours follow when rows are sorted or changed."""
-    status = table.index_of(COLUMNS["status"])
+    status = table.status_index()
     if status is None or not table.rows.height:
         return
     cell = f"TRIM(${xl_col_to_name(status)}2)"

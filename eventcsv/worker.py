@@ -45,6 +45,7 @@ class Recorder(Protocol):
     """Where results are recorded: an `EventCsv`, of which a worker needs no more than this."""
 
     key: str
+    status_column: str
 
     def record_as(self, writer: str) -> None:
         """Begin the ids of events to come with `writer`."""
@@ -266,7 +267,7 @@ def _work_on(task: Task, work: Work) -> Outcome:
     details = ""
     pid = os.getpid()
     try:
-        cells = _cells(work.process(task.key, task.row), task, work.job.key)
+        cells = _cells(work.process(task.key, task.row), task, work.job.key, work.job.status_column)
     except BaseException as error:  # noqa: BLE001  # any failure of the caller's code is this PO's, and nobody else's
         cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: one_line(error, longest=_LONGEST_MESSAGE)}
         details = traceback.format_exc()[-_LONGEST_DETAILS:]
@@ -276,7 +277,7 @@ def _work_on(task: Task, work: Work) -> Outcome:
         event = _record(work.job, task.key, cells)
     except AppendError as error:
         return Outcome(task.key, "", message=str(error), details=details, unrecorded=error.event)
-    return Outcome(task.key, event.cells[COLUMNS["status"]], _text_of(event.cells), details)
+    return Outcome(task.key, event.cells[work.job.status_column], _text_of(event.cells), details)
 
 
 def _record(job: Recorder, key: str, cells: dict[str, object]) -> Event:
@@ -291,10 +292,11 @@ def _of_no_place(error: InvalidEvent) -> str:
     return cleaned(f"the result belongs to no row or no column: {error}", longest=_LONGEST_MESSAGE)
 
 
-def _cells(returned: object, task: Task, key_column: str) -> dict[str, object]:
+def _cells(returned: object, task: Task, key_column: str, status_column: str) -> dict[str, object]:
     """Return the columns to set: STATUS first, and an old ERROR_MESSAGE cleared unless there is a new one.
 
-    The key may be among them, unchanged, since to return the row with some cells changed is natural.
+    The key may be among them, unchanged, since to return the row with some cells changed is natural. So may a STATUS of
+    the list's own, when what came of a PO has another column.
     """
     returned = _without_enum(returned)
     if returned is None:
@@ -307,6 +309,7 @@ def _cells(returned: object, task: Task, key_column: str) -> dict[str, object]:
     if not pairs and not hasattr(returned, "keys") and not is_dataclass(returned):
         unread = short(returned)
     named, faults = _named(pairs, task, key_column)
+    named = _with_status(named, task, status_column)
     faults = [f"{unread}; {_MAY_RETURN}"] * bool(unread) + faults
     if faults:
         message = text_of(named.pop(_MESSAGE, ("", None))[1], []) or ""
@@ -331,6 +334,20 @@ def _named(pairs: Pairs, task: Task, key_column: str) -> tuple[dict[str, tuple[s
         elif (key := _key_text(value)) not in {"", task.key}:
             faults.append(f"{name} {short(key)}, which is the key of another row")
     return named, faults
+
+
+def _with_status(named: dict[str, tuple[str, object]], task: Task, status_column: str) -> dict[str, tuple[str, object]]:
+    """Return the columns with what came of the PO as STATUS, which may have another column than the list's own."""
+    ident = column_ident(status_column)
+    if ident == _STATUS:
+        return named
+    rest = {name: value for name, value in named.items() if name not in {ident, _STATUS}}
+    given, own = named.get(ident, ("", None))[1], named.get(_STATUS)
+    if not is_missing(given) and given != "":
+        return rest | {_STATUS: (COLUMNS["status"], given)}
+    if own is None or any(column_id(name) == _STATUS and text == own[1] for name, text in task.row.items()):
+        return rest  # a whole row was returned, and its STATUS is the list's
+    return rest | {_STATUS: own}
 
 
 def _completed(named: Mapping[str, tuple[str, object]], task: Task) -> dict[str, object]:

@@ -322,12 +322,16 @@ def run(
             raise typer.BadParameter(str(error), param_hint="--session") from None
         try:
             with session:
-                for line in terminal.session_lines(session.begun, session.backup, session.id):
+                looks = Looks(job, done)
+                for line in (
+                    *terminal.session_lines(session.begun, session.backup, session.id),
+                    *terminal.key_lines(looks.progress),
+                ):
                     _say(line)
                 workers, notice = session.workers_possible(workers)
                 if notice:
                     _say(f"eventcsv: {notice}")
-                with following(Looks(job, done), session, screen, _say):
+                with following(looks, session, screen, _say):
                     result = session.run(
                         process,
                         workers=workers,

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from eventcsv.event import Status
 from eventcsv.masking import escaped
-from eventcsv.terminal import STOPPING, done_of, duration, few, message_of, near, plural, rate_of
+from eventcsv.terminal import STOPPING, done_of, duration, few, message_of, near, plural, rate_of, unknown_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -137,8 +137,7 @@ def _sections(look: Look, width: int, hint: str) -> Iterator[_Section]:
     yield one(_PACE, 2, _row("rate", rate_of(progress)))
     yield one(_VIEW, 2, _row("CSV", _freshness(look)))
     if progress.unknown:
-        text = f"{progress.unknown:,} {plural('key', progress.unknown)} with results and no row: eventcsv status"
-        yield one(_UNKNOWN, 2, _row("unknown", text))
+        yield one(_UNKNOWN, 2, _row("unknown", unknown_of(progress)))
     if look.trouble:
         trouble = _wrapped("trouble", look.trouble, width, "bold red")
         yield _Section(_TROUBLE, 2, len(trouble), lambda rows: trouble[:rows])

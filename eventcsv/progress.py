@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +13,7 @@ from eventcsv.scan import placed_events
 from eventcsv.view import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from eventcsv.edits import Edit
     from eventcsv.folded import Folded
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WINDOW_S: Final = 60.0
 _FIRST_TAIL_BYTES: Final = 256 << 10
 _LONGEST_TAIL_BYTES: Final = 16 << 20
+_MANGLED: Final = r"^[+-]?\d([.,]\d+)?[eE]\+\d+$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,10 @@ class Progress:
         trouble: Why the CSV is not kept current: it cannot be read, or was saved in a way that is not taken; or "".
         trouble_since: When the CSV was saved like that, ISO 8601 in UTC.
         last_edit: What the last save of the CSV did that was taken over, or None.
+        unknown_keys: The keys that have results and are in no row, in order.
+        rows: How many rows with a key there are; more than POs when keys are on several rows.
+        repeated: Keys that are on several rows, with how many; each of those rows gets the results of the key.
+        mangled: Keys that a spreadsheet has made numbers of, as 4,5E+15, so that their digits are lost.
     """
 
     csv_path: str
@@ -90,6 +95,10 @@ class Progress:
     trouble: str = ""
     trouble_since: str | None = None
     last_edit: Edit | None = None
+    unknown_keys: tuple[str, ...] = ()
+    rows: int = 0
+    repeated: Mapping[str, int] = field(default_factory=dict)
+    mangled: tuple[str, ...] = ()
 
 
 def done_words(done: Collection[str] | str) -> tuple[str, ...]:
@@ -146,6 +155,9 @@ def measure(
     counts = work.get_column("status").value_counts().sort(["count", "status"], descending=[True, False])
     pending = work.height - finished
     rate_per_min = _rate_per_min(log, folded, now)
+    keys = folded.table.keys()
+    keys = keys.filter(keys != "")
+    unknown = (folded.origin.unknown - folded.late).union(folded.unknown)
     taken_up = [item.key for item in folded.in_flight]
     open_keys = set(work.filter(pl.col("key").is_in(taken_up) & ~pl.col("done")).get_column("key"))
     return Progress(
@@ -159,11 +171,21 @@ def measure(
         failures=_failures(folded.table, work),
         session=session,
         in_flight=tuple(item for item in folded.in_flight if item.key in open_keys),
-        unknown=len((folded.origin.unknown - folded.late).union(folded.unknown)),
+        unknown=len(unknown),
         behind=folded.events,
         damage=folded.damage,
         torn=folded.torn,
+        unknown_keys=tuple(sorted(unknown)),
+        rows=keys.len(),
+        repeated=_repeated(keys) if work.height < keys.len() else {},
+        mangled=tuple(keys.filter(keys.str.contains(_MANGLED)).unique(maintain_order=True)),
     )
+
+
+def _repeated(keys: pl.Series) -> dict[str, int]:
+    counts = keys.alias("key").value_counts().filter(pl.col("count") > 1)
+    ordered = counts.sort("count", "key", descending=[True, False])
+    return {str(key): int(count) for key, count in ordered.iter_rows()}
 
 
 def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:

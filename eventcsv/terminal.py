@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from eventcsv.alike import pattern_of
 from eventcsv.event import Status
 from eventcsv.masking import masked
 
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from eventcsv.run import RunResult
     from eventcsv.scan import Damage
     from eventcsv.verify import VerifyReport
+    from eventcsv.worker import Outcome
 
 SHOWN: Final = 10
 STOPPING: Final = "stopping once what is in flight is finished; Ctrl-C again stops now"
 _MEGABYTE: Final = 1_000_000
 _KILOBYTE: Final = 1_000
 _WIDEST_MESSAGE: Final = 160
+_KEYS_SHOWN: Final = 5
 
 
 # --- a compaction ------------------------------------------------------------------------------------------------
@@ -41,9 +44,11 @@ def compaction_lines(result: CompactResult) -> Iterator[str]:
     """Say what a compaction did, in lines of a label and a text."""
     state = "was brought up to date" if result.changed else "is up to date and was not touched"
     yield f"{near(result.csv_path)} {state}"
+    events = result.events - sum(result.unknown.values())  # what is in no row is told of by itself
     yield _line("rows", f"{result.rows:,}, by status: {_statuses(result.by_status)}")
     place = f"the log's end (segment {result.position.segment}, byte {result.position.offset_bytes:,})"
-    yield _line("folded", f"{result.events:,} {plural('event', result.events)}, up to {place}")
+    same = ", which the CSV shows already" if events and not result.changed else ""
+    yield _line("folded", f"{events:,} {plural('event', events)}{same}, up to {place}")
     if result.rebuilt:
         yield _line("rebuilt", result.rebuilt)
     for edit in result.edits:
@@ -116,7 +121,8 @@ def is_news(result: CompactResult) -> bool:
 
 def summary(result: CompactResult) -> str:
     """Say what a compaction did in one line."""
-    parts = [f"+{result.events:,} {plural('event', result.events)}"]
+    events = result.events - sum(result.unknown.values())
+    parts = [f"+{events:,} {plural('event', events)}"]
     parts += [f"{len(result.damage)} damaged"] * bool(result.damage)
     parts += [f"for keys in no row: {few(list(result.unknown))}"] * bool(result.unknown)
     parts += map(edit_line, result.edits)
@@ -203,9 +209,27 @@ def progress_lines(progress: Progress) -> Iterator[str]:
     if progress.behind:
         results = f"{progress.behind:,} {plural('result', progress.behind)} behind the log"
         yield _line("CSV", results if progress.trouble else f"{results}; eventcsv compact brings it up to date")
-    if progress.unknown:
-        yield _line("unknown", f"{progress.unknown:,} {plural('key', progress.unknown)} with results and no row")
+    yield from key_lines(progress)
     yield from _findings(progress.torn, progress.damage)
+
+
+def key_lines(progress: Progress) -> Iterator[str]:
+    """Say which keys are not what they should be."""
+    if progress.mangled:
+        yield _line("keys", f"numbers, of which a spreadsheet has lost the digits: {few(list(progress.mangled))}")
+        yield _line("", "format that column as text there, and type or import the keys again")
+    if progress.repeated:
+        keys = few([f"{key} ({count:,} rows)" for key, count in progress.repeated.items()])
+        yield _line("rows", f"{progress.rows:,} rows are {progress.total:,} {plural('PO', progress.total)}: {keys}")
+    if progress.unknown:
+        yield _line("unknown", unknown_of(progress))
+        yield _line("", "kept in the log, and folded once there is a row. A typo, blanks or lost leading zeros?")
+
+
+def unknown_of(progress: Progress) -> str:
+    """Name the keys that have results and are in no row."""
+    keys = f": {few(list(progress.unknown_keys))}" if progress.unknown_keys else ""
+    return f"{progress.unknown:,} {plural('key', progress.unknown)} with results and no row{keys}"
 
 
 def _findings(torn: Sequence[Damage], damage: Sequence[Damage]) -> Iterator[str]:
@@ -352,6 +376,7 @@ def run_lines(
     yield _line("processed", f"{result.processed:,} in {duration(result.duration_s)}{counts}")
     if progress:
         yield _line("by status", _statuses(progress.by_status))
+        yield from key_lines(progress)
     if trouble:
         yield _line("CSV", trouble)
         yield _line("", "every result is safe in the log: mend it, and run eventcsv compact")
@@ -390,14 +415,35 @@ def _failed_lines(result: RunResult) -> Iterator[str]:
     if result.lost_workers:
         lost = f"{result.lost_workers:,} {plural('worker', result.lost_workers)}"
         yield _line("lost", f"{lost}, each with its own PO only")
-    for outcome in result.failed[:SHOWN]:
-        yield _line("failed", f"{outcome.key}: {outcome.status}  {message_of(outcome.message)}")
-    if len(result.failed) > SHOWN:
-        yield _line("", f"and {len(result.failed) - SHOWN:,} more; eventcsv status shows the latest, --json all")
-    for outcome in result.unrecorded[:SHOWN]:
-        yield _line("unrecorded", f"{outcome.key}: {masked(outcome.message)}")
-    if len(result.unrecorded) > SHOWN:
-        yield _line("", f"and {len(result.unrecorded) - SHOWN:,} more; all of them stay pending")
+    yield from _grouped_lines("failed", result.failed)
+    yield from _grouped_lines("unrecorded", result.unrecorded)
+    if result.unrecorded:
+        yield _line("", "all of them stay pending, and are done again by the next run")
+
+
+def _grouped_lines(label: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Say what became of POs: one by one as long as they are few, else what they have in common, the most first."""
+    if len(outcomes) <= SHOWN:
+        for outcome in outcomes:
+            yield _line(label, f"{outcome.key}: {_said(outcome, outcome.message)}")
+        return
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        group = outcome.status, pattern_of(masked(outcome.message), outcome.key)
+        groups.setdefault(group, []).append(outcome)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    for (_, pattern), alike in ordered[:SHOWN]:
+        message = message_of(alike[0].message) if len({outcome.message for outcome in alike}) == 1 else pattern
+        yield _line(label, f"{len(alike):,} x {_said(alike[0], message)}")
+        yield _line("", few([outcome.key for outcome in alike], _KEYS_SHOWN))
+    if len(ordered) > SHOWN:
+        left = sum(len(alike) for _, alike in ordered[SHOWN:])
+        more = len(ordered) - SHOWN
+        yield _line("", f"and {left:,} more with {more:,} other {plural('message', more)}; --json lists all")
+
+
+def _said(outcome: Outcome, message: str) -> str:
+    return f"{outcome.status}  {message_of(message)}" if outcome.status else message_of(message)
 
 
 def backup_lines(backups: list[Backup], directory: str) -> Iterator[str]:

@@ -189,10 +189,18 @@ class _Verification:
             if trouble := self._compactor.peek().trouble:
                 self._find(self._origins.csv_path, trouble)
         elif render(replayed) == current or view.encoding:
-            self.view = "what a replay gives, byte for byte"
+            self.view = f"what a replay gives, byte for byte{self._missing(view.position)}"
         else:
             self.view = "not what a replay gives: " + self._difference(current, replayed)
             self._find(self._origins.csv_path, f"{self.view}. eventcsv replay rebuilds it")
+
+    def _missing(self, position: Position) -> str:
+        """Return, in words, what the CSV lacks of the log's present end."""
+        if position >= self.end.position:
+            return ""
+        events = self._compactor.peek().events
+        results = f"{events:,} {'result' if events == 1 else 'results'}"
+        return f", but for {results} that the log has and the CSV not yet" if events else ""
 
     def _check_readable(self, current: bytes | None) -> None:
         try:

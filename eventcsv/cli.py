@@ -7,6 +7,7 @@ fine, and said), 1 failed, 2 used wrongly, 3 finished but damage was found, 4 a 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ from typer.core import TyperGroup
 
 from eventcsv import debugging, terminal
 from eventcsv.claiming import LEASE_S
-from eventcsv.errors import EventCsvError, InvalidEvent, LockTimeout, SessionActive
+from eventcsv.errors import EventCsvError, InvalidEvent, LockTimeout, SessionActive, reason_of
 from eventcsv.event import DEFAULT_KEY, DONE
 from eventcsv.facade import EventCsv, init_server, is_url, open_log
 from eventcsv.functions import named_function
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
     from eventcsv.worker import Process
 
 _LOOK_S: Final = 1.0
+_WAYS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
+"""What keeps from a file before anything of it is read or written."""
+
 _LINES_AT_ONCE: Final = 1_000
 
 
@@ -77,8 +81,16 @@ class Exit(IntEnum):
     HELD = 4
 
 
+_ORDER: Final = ("run", "status", "pending", "history", "report", "emit", "compact", "replay", "backup", "verify")
+"""The commands as people need them; the others follow."""
+
+
 class _Commands(TyperGroup):
     """The commands; Ctrl-C in one of them says what it means, where typer would end without a word."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  # a context of typer's, which it does not export
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401  # a context of typer's, which it does not export
         try:
@@ -347,7 +359,7 @@ def run(
         except (EventCsvError, OSError) as error:
             if result is None:
                 raise
-            trouble = masked(str(error))
+            trouble = masked(reason_of(error))
     result = dataclasses.replace(result, edits=tuple(session.edits))  # the end of the session may have met one more
     progress = None if trouble else job.progress(done=done)
     record = {
@@ -939,10 +951,14 @@ def _run_command() -> None:
     try:
         try:
             _check_folder()
-            app(standalone_mode=True)
+            sys.exit(app(standalone_mode=False))
         except BrokenPipeError:
             sys.exit(Exit.FAILED)
+        except typer.Abort:
+            _exit("stopped", Exit.FAILED)
         except Exception as error:  # noqa: BLE001  # nobody may be left with a traceback that did not ask for one
+            if hasattr(error, "format_message"):  # of typer, or of the click that earlier versions of it use
+                _exit_usage(error)
             for line in debugging.details(error):
                 _say(line)
             _exit(*_told(error))
@@ -967,13 +983,22 @@ def _told(error: Exception) -> tuple[str, Exit]:
         case EventCsvError():
             held = isinstance(error, (LockTimeout, SessionActive)) or isinstance(error.__cause__, LockTimeout)
             return str(error), Exit.HELD if held else Exit.FAILED
+    return _trouble_of_the_system(error) or debugging.unforeseen(error), Exit.FAILED
+
+
+def _trouble_of_the_system(error: Exception) -> str:
+    """Return what to say of an error that is nobody's mistake here, or ""."""
+    match error:
+        case OSError(errno=number) if number in _WAYS:
+            return f"{reason_of(error)}. Mend that, and run it again"
         case OSError():
-            where = f"{error.filename}: " if error.filename else ""
-            what = error.strerror or error
-            return f"{where}{what}. Nothing was half-written; mend the cause and run it again", Exit.FAILED
+            return f"{reason_of(error)}. Nothing was half-written; mend the cause and run it again"
+        case RuntimeError() if "start new thread" in str(error):
+            what = "the system gives no more threads, or no memory for them (ulimit -a shows the limits)"
+            return f"{what}. Nothing was half-written; close something, or raise them, and run it again"
         case MemoryError():
-            return "there is not enough memory. Nothing was half-written; close something and run it again", Exit.FAILED
-    return debugging.unforeseen(error), Exit.FAILED
+            return "there is not enough memory. Nothing was half-written; close something and run it again"
+    return ""
 
 
 def _check_folder() -> None:
@@ -992,6 +1017,18 @@ def _mend_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as the process lives
         else:
             stream.reconfigure(errors="backslashreplace")
+
+
+def _exit_usage(error: Any) -> NoReturn:  # noqa: ANN401  # of a class that typer does not export
+    """Say how a command was called wrongly, in one line as every other error; no command at all is shown the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        message = error.format_message().strip()
+        stop = "" if message.endswith((".", "?", "!")) else "."
+        command = error.ctx.command_path if error.ctx else "eventcsv"
+        _say(f"eventcsv: {masked(message)}{stop} How it is used: {command} -h")
+    sys.exit(error.exit_code)
 
 
 def _exit(text: str, code: Exit) -> NoReturn:

@@ -6,10 +6,22 @@ pickling, since they travel from worker processes to their parent.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eventcsv.event import Event
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error says; of one of the system the file and the reason, without Python's number for it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if _is_path(error.filename) else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, str | bytes) and bool(name)
 
 
 class EventCsvError(Exception):
@@ -47,6 +59,11 @@ class AppendError(EventCsvError):
         super().__init__(message, event)
         self.message = message
         self.event = event
+
+    @property
+    def reason(self) -> str:
+        """What happened, without the advice, which is for whoever emits by themselves."""
+        return self.message.partition(". Treat ")[0]
 
     def __str__(self) -> str:
         return self.message

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import terminal
-from eventcsv.errors import EventCsvError
+from eventcsv.errors import EventCsvError, reason_of
 from eventcsv.masking import masked
 from eventcsv.stopping import stop_signals, terminable
 
@@ -72,7 +72,7 @@ class Looks:
             self.progress = self._measure()
             self._seen, self.trouble = state, ""
         except (EventCsvError, OSError) as error:  # the operator will mend it
-            self._seen, self.trouble = None, f"{masked(str(error))}. Results go on into the log"
+            self._seen, self.trouble = None, f"{masked(reason_of(error))}. Results go on into the log"
 
     def _measure(self) -> Progress:
         clock_s = time.monotonic()

@@ -14,6 +14,7 @@ import typer
 
 from eventcsv.errors import EventCsvError
 from eventcsv.masking import masked
+from eventcsv.starting import hiding_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,12 @@ def _imported(module_name: str, option: str) -> ModuleType:
             'Put what only a script does below if __name__ == "__main__":'
         ) from error
     except Exception as error:
-        raise EventCsvError(f"{module_name}: cannot be imported: {_blame(error)}. Mend it there") from error
+        raise EventCsvError(f"{module_name}: cannot be imported: {_blame(error)}. {_remedy()}") from error
+
+
+def _remedy() -> str:
+    hiding = hiding_files(os.getcwd())
+    return f"Mend it there{f'; {hiding[0]} here hides a module of Python itself, too: rename it' if hiding else ''}"
 
 
 def _function_in(module: ModuleType, path: str, option: str) -> Callable[..., Any]:

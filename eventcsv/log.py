@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from zlib import crc32
 
 from eventcsv import masking
-from eventcsv.errors import AppendError, EventCsvError, LockTimeout, UnsupportedFormat
+from eventcsv.errors import AppendError, EventCsvError, LockTimeout, UnsupportedFormat, reason_of
 from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, sealed, unsealed, utc_text
 from eventcsv.masking import escaped
 from eventcsv.naming import log_of, rival_of
@@ -537,8 +537,11 @@ def _is_transient(error: BaseException) -> bool:
 
 def _append_failure(directory: str, event: Event, error: Exception) -> str:
     tries = f"{1 + RETRIES} tries" if _is_transient(error) else "1 try"
+    reason = reason_of(error)
+    if isinstance(error, OSError):  # which says no more of its file than where it is, as this does
+        reason = reason.removeprefix(f"{directory}/")
     return (
-        f"{directory}: the {event.kind} of {event.key} could not be recorded ({tries}): {error}. "
+        f"{directory}: the {event.kind} of {event.key} could not be recorded ({tries}): {reason}. "
         "Treat it as not done; once the cause is gone, emit it again"
     )
 

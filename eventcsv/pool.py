@@ -18,8 +18,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Final, Protocol
 
-from eventcsv import masking
-from eventcsv.errors import EventCsvError
+from eventcsv import masking, starting
+from eventcsv.errors import EventCsvError, reason_of
 from eventcsv.guarded import GuardedProcess
 from eventcsv.worker import STOP_SIGNALS, Broken, Leave, Logged, Outcome, Ready, Taken, Task, Work, serve
 
@@ -229,7 +229,7 @@ class Pool:
                 self._workers.append(_Worker(number, process, connection, deadline, pid=process.pid))
         except OSError as error:  # no memory, or too many processes
             connection.close()
-            self._note_failed_start(str(error))
+            self._note_failed_start(reason_of(error))
             return
         finally:
             its_connection.close()  # only the worker may hold it: that is how its death shows
@@ -247,13 +247,7 @@ class Pool:
     def _ending_of(self, worker: _Worker) -> str:
         if worker.task and self.listener.has_lapsed(worker.task):
             return "it was stopped, as its claim could not be renewed and another host may go on"
-        hint = (
-            ""
-            if worker.ready
-            else " before it was ready; what it printed stands above. A script that starts a session needs its calls "
-            'below if __name__ == "__main__":'
-        )
-        return f"{_ending(worker.process)}{hint}"
+        return _ending(worker.process) + ("" if worker.ready else starting.advice())
 
     def _bury(self, worker: _Worker, reason: str) -> None:
         """Note that a worker is lost, with what it was working on."""

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from eventcsv.errors import reason_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -74,8 +76,8 @@ def keep_current(
                 raise
             seen = None
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end this in silence
-            if str(error) != trouble:
-                trouble = str(error)
+            if reason_of(error) != trouble:
+                trouble = reason_of(error)
                 on_trouble(trouble)
         took_s = time.perf_counter() - clock
         worked_s = min(took_s, time.process_time() - processor)  # of which other threads may have had a part

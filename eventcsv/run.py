@@ -320,7 +320,7 @@ class Run:
             cells = last.cells
             outcome = Outcome(task.key, cells.get(self._job.status_column, ""), cells.get(COLUMNS["error_message"], ""))
         except AppendError as error:
-            outcome = Outcome(task.key, "", str(error), unrecorded=error.event)
+            outcome = Outcome(task.key, "", error.reason, unrecorded=error.event)
         except ClaimLost as error:
             outcome = Outcome(task.key, "", str(error), taken_over=True)
         self.finished(outcome)

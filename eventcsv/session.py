@@ -24,6 +24,7 @@ from eventcsv.pool import Pool
 from eventcsv.progress import pending_of
 from eventcsv.refresher import keep_current
 from eventcsv.run import Run, RunResult
+from eventcsv.starting import is_from_nowhere
 from eventcsv.stopping import Stop, stop_signals, terminable
 from eventcsv.worker import Work
 
@@ -358,6 +359,11 @@ def check_hook(hook: Initializer | Finalizer | None, name: str) -> None:
 
 def _check_importable(work: Work) -> None:
     """Refuse early what no worker could be given."""
+    if is_from_nowhere(work.process) or is_from_nowhere(work.initializer):
+        raise EventCsvError(
+            "process: is defined where no worker process can import it from (a notebook, the REPL, python -c, standard "
+            "input). Put it, and the initializer, in a module of its own, as jobs.py, and import it from there"
+        )
     try:
         work.check()
     except Exception as error:

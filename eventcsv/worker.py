@@ -263,7 +263,7 @@ def _work_on(task: Task, work: Work) -> Outcome:
     try:
         work.job.emit_started(task.key)  # first, so that a crash after the work does not hide that it was done
     except AppendError as error:
-        return Outcome(task.key, "", message=f"it was not taken up: {error}", unrecorded=error.event)
+        return Outcome(task.key, "", message=f"it was not taken up: {error.reason}", unrecorded=error.event)
     details = ""
     pid = os.getpid()
     try:
@@ -276,7 +276,7 @@ def _work_on(task: Task, work: Work) -> Outcome:
     try:
         event = _record(work.job, task.key, cells)
     except AppendError as error:
-        return Outcome(task.key, "", message=str(error), details=details, unrecorded=error.event)
+        return Outcome(task.key, "", message=error.reason, details=details, unrecorded=error.event)
     return Outcome(task.key, event.cells[work.job.status_column], _text_of(event.cells), details)
 
 

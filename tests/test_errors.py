@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -22,10 +23,10 @@ from conftest import cannot, segment_of
 from typer.core import TyperGroup
 
 from eventcsv import EventCsv, cli
+from eventcsv.cli import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 COMMAND: Final = f"{shlex.quote(sys.executable)} -m eventcsv"
 WORK: Final = """
@@ -150,6 +151,11 @@ CASES: Final = {
     "syntax error": Case(f"echo 'def f(' > wrong.py; {RUN} wrong:f", 1, ("wrong.py, line 1", "Mend it there")),
     "missing import": Case(f"echo 'import nope' > wrong.py; {RUN} wrong:f", 1, ("No module named 'nope'", "installed")),
     "exit at import": Case(f"echo 'exit(3)' > wrong.py; {RUN} wrong:f", 1, ("ends Python", "__name__")),
+    "no workbook": Case("eventcsv import no.xlsx new.csv", 1, ("no.xlsx: there is no such file", "Check the path")),
+    "a folder for a workbook": Case("eventcsv import . new.csv", 1, ("is a folder", "Name the workbook")),
+    "a file for a folder": Case(
+        "eventcsv status input.csv/x.csv", 1, ("Not a directory. Mend that, and run it again",)
+    ),
     # what stands in the way
     "file for a log": Case("eventcsv compact input.csv", 1, ("input.events: is a file", "move it away"), file_for_log),
     "file for a log, looked at": Case(
@@ -215,6 +221,8 @@ def test_what_goes_wrong_is_told_in_words(worked_on: EventCsv, csv_path: Path, c
     assert case.code == done.returncode, done.stderr
     assert [] == [word for word in case.words if word not in done.stderr], done.stderr
     assert "Traceback" not in done.stderr
+    assert "[Errno" not in done.stderr
+    assert case.code != Exit.USAGE or 1 == len(done.stderr.splitlines()), done.stderr
     assert before == csv_path.read_bytes()
 
 
@@ -261,6 +269,35 @@ def with_mistake(csv_path: Path, *args: str, **variables: str) -> subprocess.Com
     return subprocess.run(
         command, cwd=csv_path.parent, env=os.environ | variables, capture_output=True, text=True, check=False
     )
+
+
+def test_a_want_of_threads_is_no_mistake_of_ours(csv_path: Path) -> None:
+    """As Python says it under `ulimit -v`, or with too many processes."""
+    script = WITH_MISTAKE.replace('KeyError("token=hunter2")', 'RuntimeError("can\'t start new thread")')
+    command = [sys.executable, "-c", script, "compact", "input.csv"]
+    done = subprocess.run(command, cwd=csv_path.parent, capture_output=True, text=True, check=False)
+    assert (1, 1) == (done.returncode, len(done.stderr.splitlines()))
+    assert "no more threads, or no memory for them" in done.stderr
+    assert "mistake" not in done.stderr
+
+
+def test_a_file_that_hides_pythons_own_module_is_named(csv_path: Path) -> None:
+    """No worker starts beside a types.py, whatever the script looks like; the main process, which is none, goes on."""
+    (csv_path.parent / "work.py").write_text(WORK)
+    (csv_path.parent / "types.py").write_text("x = 1\n")
+    start = "import sys; sys.path.pop(0); sys.argv[0] = 'eventcsv'; from eventcsv.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", start, "run", "input.csv", "work:work"],
+        cwd=csv_path.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert (1, True) == (done.returncode, "no worker could be started" in last), done.stderr
+    assert f"types.py in {csv_path.parent} hides Python's own module of that name. Rename it" in last
+    assert "__name__" not in last
 
 
 def test_a_mistake_of_ours_is_one_line(csv_path: Path) -> None:
@@ -398,3 +435,26 @@ def test_bash_completes_what_is_typed(csv_path: Path, typed: str, completed: lis
     )
     assert completed == done.stdout.split(), done.stderr
     assert "complete -o default -F _eventcsv_completion eventcsv" in done.stderr
+
+
+def test_the_help_begins_with_what_people_need_first() -> None:
+    """A run and how far it is come before what mends and moves."""
+    names = re.findall(r"^[│ ]*([a-z]+)  ", shell(Path.cwd(), "eventcsv --help").stdout, re.MULTILINE)
+    assert ["run", "status"] == names[:2]
+    assert {path[0] for path in EVERY} == set(names)
+
+
+@pytest.mark.parametrize("how", ["python -c", "standard input"])
+def test_a_function_that_no_worker_can_import_is_told_where_to_go(csv_path: Path, how: str) -> None:
+    """A notebook, the REPL, -c and standard input have no module that a worker could import."""
+    script = f"""
+from eventcsv import EventCsv
+def work(key, row): pass
+with EventCsv({str(csv_path)!r}).session() as session:
+    session.run(work)
+"""
+    command = [sys.executable, "-c", script] if how == "python -c" else [sys.executable]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=120)
+    assert 1 == done.returncode
+    assert "in a module of its own, as jobs.py" in done.stderr.splitlines()[-1]
+    assert "__name__" not in done.stderr

@@ -821,6 +821,9 @@ def import_(
     sheet: Annotated[
         str | None, typer.Option("--sheet", metavar="NAME", help="The sheet. [default: the first one in sight]")
     ] = None,
+    visible: Annotated[
+        bool, typer.Option("--visible", help="Leave out rows that are hidden, by a filter for instance.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a CSV that is there, as long as it has no event log.")
     ] = False,
@@ -832,9 +835,10 @@ def import_(
     """Make CSV, to begin a job with, of a sheet of an Excel workbook.
 
     The row that holds the key column is the header; what stands above it is left out. Text stays text, dates become
-    2025-10-02, and numbers have no more digits than Excel keeps.
+    2025-10-02, and numbers have no more digits than Excel keeps. Merged cells give their text to all that they cover.
     """
-    result = EventCsv(csv, key=key, backup_dir=backup_dir).import_workbook(workbook, sheet=sheet, force=force)
+    job = EventCsv(csv, key=key, backup_dir=backup_dir)
+    result = job.import_workbook(workbook, sheet=sheet, force=force, visible=visible)
     _Output(as_json).show(result, terminal.import_lines(result))
 
 

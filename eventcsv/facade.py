@@ -735,7 +735,12 @@ class EventCsv:
         )
 
     def import_workbook(
-        self, workbook: str | os.PathLike[str], *, sheet: str | None = None, force: bool = False
+        self,
+        workbook: str | os.PathLike[str],
+        *,
+        sheet: str | None = None,
+        force: bool = False,
+        visible: bool = False,
     ) -> ImportResult:
         """Make the CSV of an Excel workbook, to begin a job with: separated by ";", in UTF-8 with a byte order mark.
 
@@ -743,6 +748,7 @@ class EventCsv:
             workbook: The .xlsx or .xlsm file.
             sheet: The name of the sheet; by default the first one that is not hidden.
             force: Replace a CSV that is there, as long as there is neither a log nor a backup of it.
+            visible: Leave out rows that are hidden, by a filter for instance.
 
         Raises:
             InvalidWorkbook: The workbook cannot be read without guessing; the error names the sheet and the cell.
@@ -760,6 +766,7 @@ class EventCsv:
             has_job=has_job,
             force=force,
             storage=self._storage,
+            visible=visible,
         )
 
     def session_holder(self) -> Holder | None:

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from openpyxl.utils import range_boundaries
+
 from eventcsv.errors import InvalidCsv, InvalidWorkbook, UnsafePath
 from eventcsv.event import BLANKS, column_id
 from eventcsv.export import put
@@ -36,6 +38,9 @@ class ImportResult:
         without_key: The rows of the sheet, from 1, that have no key. They are in the CSV, and no result can be theirs.
         repeated: Keys that are on several rows, with how many; a result goes to each of them.
         rounded: Cells with numbers of more than 15 digits, of which Excel has kept 15.
+        hidden: The rows of the sheet, from 1, that are hidden there, by a filter for instance.
+        left_out: Whether those were left out.
+        merged: Merged cells, as A2:A4, whose text all the cells that they cover have got.
     """
 
     csv_path: str
@@ -48,17 +53,34 @@ class ImportResult:
     without_key: tuple[int, ...]
     repeated: dict[str, int]
     rounded: tuple[str, ...]
+    hidden: tuple[int, ...] = ()
+    left_out: bool = False
+    merged: tuple[str, ...] = ()
 
 
 def import_workbook(
-    workbook: str, csv_path: str, *, key: str, sheet: str | None, has_job: bool, force: bool, storage: Storage
+    workbook: str,
+    csv_path: str,
+    *,
+    key: str,
+    sheet: str | None,
+    has_job: bool,
+    force: bool,
+    storage: Storage,
+    visible: bool = False,
 ) -> ImportResult:
     """Write the CSV of a sheet; see `EventCsv.import_workbook`."""
     _check_place(csv_path, storage, has_job=has_job, force=force)
     source = read_sheet(workbook, sheet)
     header_row, key_index = _header(source, workbook, key)
+    width = _width(source.rows[header_row - 1 :])
+    merged = sorted((place for place in source.merged if _first_row(place) > header_row), key=_first_row)
+    for place in merged:  # of names, which have to differ, only the first column has one
+        source.fill(place, width)
     names, *rows = _rectangle(source.rows[header_row - 1 :])
-    numbered = [(number, row) for number, row in enumerate(rows, header_row + 1) if any(row)]
+    filled = [(number, row) for number, row in enumerate(rows, header_row + 1) if any(row)]
+    hidden = tuple(number for number, _ in filled if number in source.hidden)
+    numbered = [(number, row) for number, row in filled if not (visible and number in source.hidden)]
     data = _csv_of([names, *(row for _, row in numbered)])
     try:
         parse(data, source=f"{workbook}, sheet {source.name!r}, as a CSV", key=key, delimiter=DEFAULT_DELIMITER)
@@ -78,7 +100,15 @@ def import_workbook(
         without_key=tuple(number for number, row in numbered if not row[key_index].strip(BLANKS)),
         repeated={name: count for name, count in keys.items() if name and count > 1},
         rounded=source.rounded,
+        hidden=hidden,
+        left_out=visible,
+        merged=tuple(merged),
     )
+
+
+def _first_row(place: str) -> int:
+    _, top, _, _ = range_boundaries(place)
+    return int(top)
 
 
 def _check_place(csv_path: str, storage: Storage, *, has_job: bool, force: bool) -> None:
@@ -110,8 +140,12 @@ def _header(sheet: Sheet, workbook: str, key: str) -> tuple[int, int]:
 
 def _rectangle(rows: list[list[str]]) -> list[list[str]]:
     """Return rows of the same length, without the empty columns at the right."""
-    width = max(index for row in rows for index, text in enumerate(row, 1) if text)
+    width = _width(rows)
     return [(row + [""] * width)[:width] for row in rows]
+
+
+def _width(rows: list[list[str]]) -> int:
+    return max(index for row in rows for index, text in enumerate(row, 1) if text)
 
 
 def _csv_of(rows: list[list[str]]) -> bytes:

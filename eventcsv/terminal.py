@@ -260,6 +260,13 @@ def import_lines(result: ImportResult) -> Iterator[str]:
     yield _line("from", f"{near(result.workbook)}, sheet {result.sheet!r}, header in row {result.header_row:,}")
     if result.other_sheets:
         yield _line("not read", f"{plural('sheet', len(result.other_sheets))} {few(list(result.other_sheets))}")
+    if result.hidden:
+        rows = f"{len(result.hidden):,} {plural('row', len(result.hidden))}"
+        which = few([str(row) for row in result.hidden])
+        what = "left out" if result.left_out else "in the CSV as well; --visible leaves them out"
+        yield _line("hidden", f"{rows} of the sheet, {what}: {which}")
+    if result.merged:
+        yield _line("merged", f"{few(list(result.merged))}: each row that they cover has got their text")
     if result.without_key:
         yield _line("no key", f"in row {few([str(row) for row in result.without_key])}: no result can be theirs")
     if result.repeated:

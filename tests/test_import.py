@@ -50,6 +50,26 @@ def target(tmp_path: Path) -> EventCsv:
         (4711, "General", "4711"),
         (4711.0, "0.00", "4711"),
         (123, "0000000", "0000123"),
+        (4711, "[$-407]0000000000", "0000004711"),  # as LibreOffice writes it
+        (4711, "0000000000;@", "0000004711"),
+        (4711, "[Black]00000", "04711"),
+        (4711, "00000_-", "04711"),
+        (4711, '"PO"00000', "PO04711"),
+        (4711, "000\\-0000", "000-4711"),
+        (1234567890, "000\\-0000", "123456-7890"),
+        (4711, '"PO-"0', "PO-4711"),
+        (4711, "00000;-00000;00", "04711"),
+        (-4711, "00000;-00000;00", "-04711"),
+        (-4711, "00000", "-04711"),
+        (0, "00000;-00000;00", "00"),
+        (0, "000", "000"),
+        (12, "##\\-00#", "-012"),
+        (4711.5, "00000", "4711.5"),
+        (4711, "000.00", "4711"),
+        (5, "#,##0", "5"),
+        (5, '0 "pcs"', "5"),
+        (5, "[$EUR-407] 0.00;[Red]-[$EUR-407] 0.00", "5"),
+        (5, "[>100]0;0.0", "5"),
         (0.1 + 0.2, "General", "0.3"),
         (-1.5, "General", "-1.5"),
         (1e-7, "General", "0.0000001"),
@@ -144,6 +164,49 @@ def test_formulas_give_their_results(tmp_path: Path, target: EventCsv) -> None:
     assert [{"PO_NUMBER": "PO1", "NOTE": "2"}] == read_csv(tmp_path / "po.csv")
 
 
+@pytest.mark.parametrize(
+    ("value", "number_format"), [(5, "00.00"), (4711, "000,000"), (5, "[<100]0000;00000000"), (5, "00%")]
+)
+def test_zeros_that_nobody_can_tell_are_refused_with_their_place(
+    tmp_path: Path, target: EventCsv, value: int, number_format: str
+) -> None:
+    """A key that loses its zeros meets no row any more, so it is not guessed."""
+    path = workbook(tmp_path / "in.xlsx", [TITLE, [value, "a"]], formats={"A2": number_format})
+    with pytest.raises(InvalidWorkbook, match=r"'POs': A2 \(.* as .*\): nobody can tell"):
+        target.import_workbook(path)
+
+
+@pytest.mark.parametrize("visible", [False, True])
+def test_hidden_rows_are_told_and_left_out_when_asked(tmp_path: Path, visible: bool) -> None:  # noqa: FBT001  # parameter
+    """A filter means "only these" to some; which rows it hides is said either way."""
+    path = workbook(tmp_path / "in.xlsx", [TITLE, ["PO1", "a"], ["PO2", "a"], ["PO3", "a"], ["PO4", "a"]])
+    book = openpyxl.load_workbook(path)
+    for row in (3, 5):
+        book.active.row_dimensions[row].hidden = True
+    book.save(path)
+    done = run("import", path, tmp_path / "po.csv", *["--visible"] * visible)
+    assert (0, "") == (done.returncode, done.stderr)
+    keys = [row["PO_NUMBER"] for row in read_csv(tmp_path / "po.csv")]
+    assert (["PO1", "PO3"] if visible else ["PO1", "PO2", "PO3", "PO4"]) == keys
+    what = "left out" if visible else "in the CSV as well; --visible leaves them out"
+    assert f"hidden     2 rows of the sheet, {what}: 3, 5\n" in done.stdout
+
+
+def test_merged_cells_give_their_text_to_all_that_they_cover(tmp_path: Path) -> None:
+    """Three rows of one PO whose key is written once; names of columns are left as they are, as they have to differ."""
+    rows: list[list[object]] = [["Orders", None, None], ["PO_NUMBER", "NOTE", None], [1, "a", "x"], [None, "b", None]]
+    path = workbook(tmp_path / "in.xlsx", [*rows, [None, "c", "y"], ["PO2", "d", None]], formats={"A3": "0000"})
+    book = openpyxl.load_workbook(path)
+    for place in ("A1:C1", "B2:C2", "A3:A5", "B6:F6"):
+        book.active.merge_cells(place)
+    book.save(path)
+    done = run("import", path, tmp_path / "po.csv")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "merged     A3:A5, B6:F6: each row that they cover has got their text" in done.stdout
+    lines = (tmp_path / "po.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert ["PO_NUMBER;NOTE;", "0001;a;x", "0001;b;", "0001;c;y", "PO2;d;d"] == lines
+
+
 def test_cells_without_a_value_are_refused_with_their_place(tmp_path: Path, target: EventCsv) -> None:
     """An error, or a formula that no program has calculated yet, is not taken for an empty cell."""
     path = workbook(tmp_path / "in.xlsx", [TITLE, ["PO1", "#N/A"], ["PO2", "=1+1"]])
@@ -177,7 +240,16 @@ def test_what_is_no_workbook_is_refused(tmp_path: Path, csv_path: Path) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.txt", "a")
-    cases = {
+    others = {
+        "OpenDocument spreadsheet (.ods)": "mimetype",
+        "(.xlsb)": "xl/workbook.bin",
+        "Numbers": "Index/Tables.iwa",
+    }
+    packed = {kind: io.BytesIO() for kind in others}
+    for kind, name in others.items():
+        with zipfile.ZipFile(packed[kind], "w") as file:
+            file.writestr(name, "application/vnd.oasis.opendocument.spreadsheet")
+    cases = {kind: data.getvalue() for kind, data in packed.items()} | {
         "use it as it is": csv_path.read_bytes(),
         "password": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
         "save it again": archive.getvalue(),

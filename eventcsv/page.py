@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _MARK: Final = b'<meta name="generator" content="eventcsv '
 _MARKED_BYTES: Final = 1_000
+_KINDS: Final = (Kind.STARTED, Kind.RESULT, Kind.EDIT)
 _ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
@@ -133,10 +134,10 @@ def _small(report: Report) -> dict[str, Any]:
 
 
 def _events(po: PoReport, text: _Texts) -> Iterable[list[str | int]]:
-    """Return a PO's history: each event as its time, whether it is a result, its writer, and its columns and texts."""
+    """Return a PO's history: each event as its time, its kind by number, its writer, and its columns and texts."""
     for event in po.events:
         cells = [text(part) for cell in event.cells.items() for part in cell]
-        yield [event.ts, int(event.kind == Kind.RESULT), text(event.id.rpartition("-")[0]), *cells]
+        yield [event.ts, _KINDS.index(event.kind), text(event.id.rpartition("-")[0]), *cells]
 
 
 # --- the file ----------------------------------------------------------------------------------------------------

@@ -72,12 +72,22 @@
     const last = data.stretches.map((item) => item.last_at).sort().pop();
     const first = data.stretches.map((item) => item.first_at).sort()[0];
     const span = first ? `Results from ${time(first)} to ${time(last)}` : "Nothing was recorded yet";
-    const nav = [["status", "By status"], ["over-time", "Over time"], ["failures", "Failures"], ["slowest", "Slowest"], ["retries", "Retries"], ["log", "The log"], ["orders", "All POs"]];
+    const nav = [["failures", "Failures"], ["status", "By status"], ["over-time", "Over time"], ["slowest", "Slowest"], ["retries", "Retries"], ["log", "The log"], ["orders", "All POs"]];
     document.getElementById("top").append(
       el("h1", null, `${data.csv_name}: ${count(data.done)} of ${plural(total, "PO")} done`),
+      data.last_run ? el("p", null, `The last run ${ending(data.last_run)}.`) : null,
       soft(`${span}. As of ${time(data.made_at)}. All times are UTC.`),
       el("nav", { "aria-label": "Sections" }, nav.map(([id, name]) => el("a", { href: `#${id}` }, name))),
     );
+  }
+
+  function ending(last) {
+    const left = total - data.done;
+    const words = {
+      "at work": "is still at work", "cut off": `was cut off with ${plural(last.interrupted, "PO")} in flight`,
+      "some left": `ended with ${plural(left, "PO")} not done`, "all done": "ended with all POs done",
+    };
+    return `took ${last.took_s === null ? "a time that nobody can tell" : duration(last.took_s)}, recorded ${plural(last.results, "result")} and ${words[last.ending]}`;
   }
 
   function notices() {
@@ -88,14 +98,14 @@
   }
 
   function tiles() {
-    const timeline = data.timeline;
     const pending = total - data.done;
-    const tile = (value, name, note) => el("li", null, el("b", null, value), el("span", null, name), el("span", { class: "soft" }, note));
+    const last = data.last_run;
+    const tile = (value, name, note, category) => el("li", { class: category || null }, el("b", null, value), el("span", null, name), el("span", { class: "soft" }, note));
     return el("ul", { class: "tiles", "aria-label": "Summary" },
       tile(share(data.done, total), "done", `${count(data.done)} of ${count(total)}; done means ${data.done_words.join(", ")}`),
-      tile(count(pending), "pending", "everything that is not done"),
-      tile(count(data.failed), "of them failed", "with ERROR, FAILED or a message"),
-      tile(timeline ? peak(timeline) : "–", "results at best", timeline ? `per ${duration(timeline.width_s)}` : "no results yet"),
+      tile(count(data.failed), "failed", "not done, with ERROR, FAILED or a message", data.failed ? "alarm" : null),
+      tile(count(pending - data.failed), "not done otherwise", pending === data.failed ? "all that is pending has failed" : `${count(pending)} are pending in all`),
+      tile(last && last.took_s !== null ? duration(last.took_s) : "–", "the last run took", last ? `with ${plural(last.results, "result")}` : "nothing was recorded yet"),
       tile(data.took_s === null ? "–" : duration(data.took_s), "a PO, typically", data.took_s === null ? "the log does not tell" : "median, from start to result"),
       tile(count(data.interrupted), "interrupted", data.interrupted === 1 ? "attempt without a result" : "attempts without a result"));
   }
@@ -109,7 +119,7 @@
     const rows = data.by_status.map((item) => el("tr", null,
       el("th", { scope: "row" }, mark(item.category), el("button", { type: "button", class: "link", title: "Show these POs", onclick: () => show(`status:${item.status}`) }, status(item.status))),
       el("td", { class: "bar", "aria-hidden": "true" }, meter(item.count / most, item.category)),
-      number("POs", count(item.count)), number("share", share(item.count, total))));
+      number("POs", count(item.count)), number("share", `${item.share_percent.toFixed(1)} %`)));
     const used = [...new Set(data.by_status.map((item) => item.category))];
     return titled("status", "By status",
       total ? table("", ["STATUS", "", "#POs", "#Share"], rows) : soft("The CSV has no rows yet."),
@@ -274,14 +284,16 @@
 
   // --- all POs ---
 
-  const state = { text: "", filter: "", sort: "csv", page: 0, found: [] };
+  const state = { text: "", filter: "", sort: "open", page: 0, found: [] };
+  const rank = { failed: 0, open: 1, waiting: 2, done: 3 };
+  const urgency = pos.category.map((category, index) => (pos.failed[index] ? 0 : rank[category]));
   const haystack = pos.key.map((key, index) => `${key}\n${texts[pos.status[index]]}\n${texts[pos.supplier[index]]}\n${texts[pos.message[index]]}`.toLowerCase());
   const FILTERS = {
     "": () => true, pending: (index) => pos.category[index] !== "done", failed: (index) => pos.failed[index],
     retried: (index) => pos.attempts[index] > 1 || pos.interrupted[index], interrupted: (index) => pos.interrupted[index], "in flight": (index) => pos.in_flight[index],
   };
   const SORTS = {
-    csv: null, latest: (a, b) => (pos.at[b] > pos.at[a] ? 1 : pos.at[b] < pos.at[a] ? -1 : a - b),
+    open: (a, b) => urgency[a] - urgency[b] || a - b, csv: null, latest: (a, b) => (pos.at[b] > pos.at[a] ? 1 : pos.at[b] < pos.at[a] ? -1 : a - b),
     slowest: (a, b) => (pos.took_s[b] ?? -1) - (pos.took_s[a] ?? -1) || a - b, attempts: (a, b) => pos.attempts[b] - pos.attempts[a] || a - b,
   };
 
@@ -303,11 +315,18 @@
     list();
   }
 
+  // What no PO has takes no width.
+  const COLUMNS = [
+    ["Supplier", pos.supplier.some((text) => texts[text]), (index) => el("td", { class: "supplier text" }, texts[pos.supplier[index]])],
+    ["Message", pos.message.some((text) => texts[text]), (index) => cell("", texts[pos.message[index]])],
+    ["#Attempts", pos.attempts.some(Boolean), (index) => number("attempts", pos.attempts[index] ? count(pos.attempts[index]) : "")],
+    ["#Took", pos.took_s.some((took) => took !== null), (index) => number("took", duration(pos.took_s[index]))],
+    ["Last processed", pos.at.some(Boolean), (index) => el("td", { class: "nowrap", "data-label": "last processed" }, time(pos.at[index]))],
+  ].filter(([, isUsed]) => isUsed);
+
   function list(first = state.page * PAGE, size = PAGE) {
     const rows = state.found.slice(first, first + size).map((index) => el("tr", null,
-      el("th", { scope: "row" }, opener(pos.key[index])), stateCell(index),
-      el("td", { class: "supplier text" }, texts[pos.supplier[index]]), cell("", texts[pos.message[index]]), number("attempts", pos.attempts[index] ? count(pos.attempts[index]) : ""),
-      number("took", duration(pos.took_s[index])), el("td", { class: "nowrap", "data-label": "last processed" }, time(pos.at[index]))));
+      el("th", { scope: "row" }, opener(pos.key[index])), stateCell(index), COLUMNS.map(([, , draw]) => draw(index))));
     document.getElementById("rows").replaceChildren(...rows);
     const found = state.found.length;
     const pages = Math.max(1, Math.ceil(found / PAGE));
@@ -333,7 +352,7 @@
     select.focus({ preventScroll: true });
   }
   function clear() {
-    document.getElementById("sort").value = state.sort = "csv";
+    document.getElementById("sort").value = state.sort = "open";
     show("");
     document.getElementById("search").focus({ preventScroll: true });
   }
@@ -351,10 +370,10 @@
       el("form", { class: "controls", role: "search", onsubmit: (event) => event.preventDefault() },
         el("div", null, el("label", { for: "search" }, "Search PO, status, supplier and message"), el("input", { id: "search", type: "search", autocomplete: "off", spellcheck: "false", oninput: typed })),
         el("div", null, el("label", { for: "filter" }, "Show"), el("select", { id: "filter", onchange: (event) => { state.filter = event.target.value; search(); } }, filters.map(option), el("optgroup", { label: "STATUS" }, data.by_status.map((item) => option([`status:${item.status}`, status(item.status)]))))),
-        el("div", null, el("label", { for: "sort" }, "Order"), el("select", { id: "sort", onchange: (event) => { state.sort = event.target.value; search(); } }, [["csv", "as in the CSV"], ["latest", "latest first"], ["slowest", "slowest first"], ["attempts", "most attempts first"]].map(option))),
+        el("div", null, el("label", { for: "sort" }, "Order"), el("select", { id: "sort", onchange: (event) => { state.sort = event.target.value; search(); } }, [["open", "not done first"], ["csv", "as in the CSV"], ["latest", "latest first"], ["slowest", "slowest first"], ["attempts", "most attempts first"]].map(option))),
         el("button", { type: "button", class: "act", onclick: clear }, "Clear")),
       el("p", { id: "count", class: "soft", role: "status", "aria-live": "polite" }),
-      el("div", { class: "wide" }, el("table", { class: "stack" }, el("thead", null, el("tr", null, ["PO", "STATUS", "Supplier", "Message", "#Attempts", "#Took", "Last processed"].map((head) => el("th", { scope: "col", class: head.startsWith("#") ? "n" : null }, head.replace("#", ""))))), el("tbody", { id: "rows" }))),
+      el("div", { class: "wide" }, el("table", { class: "stack" }, el("thead", null, el("tr", null, ["PO", "STATUS", ...COLUMNS.map(([name]) => name)].map((head) => el("th", { scope: "col", class: head.startsWith("#") ? "n" : null }, head.replace("#", ""))))), el("tbody", { id: "rows" }))),
       el("div", { class: "paging" }, el("button", { id: "previous", type: "button", class: "act", onclick: () => turn(-1) }, "Previous"), el("span", { id: "page" }), el("button", { id: "next", type: "button", class: "act", onclick: () => turn(1) }, "Next")));
   }
 
@@ -378,17 +397,18 @@
     dialog.showModal();
     dialog.scrollTop = 0;
   }
-  function event([at, isResult, writer, ...cells]) {
+  const KINDS = ["Taken up", "Result", "Edited by hand"];
+  function event([at, kind, writer, ...cells]) {
     const pairs = [];
     for (let index = 0; index < cells.length; index += 2) pairs.push(el("dt", null, texts[cells[index]]), el("dd", null, texts[cells[index + 1]] || "(cleared)"));
-    return el("li", null, el("strong", null, isResult ? "Result" : "Taken up"), ` ${time(at)} `, el("span", { class: "log" }, `by ${texts[writer]}`), pairs.length ? el("dl", null, pairs) : null);
+    return el("li", null, el("strong", null, KINDS[kind]), ` ${time(at)} `, el("span", { class: "log" }, `by ${texts[writer]}`), pairs.length ? el("dl", null, pairs) : null);
   }
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); }); // beside it
 
   // --- together ---
 
   top();
-  document.getElementById("main").append(...notices(), tiles(), el("div", { class: "two" }, byStatus(), slowest()), overTime(), failures(), retries(), log(), orders());
+  document.getElementById("main").append(...notices(), tiles(), failures(), byStatus(), overTime(), el("div", { class: "two" }, slowest(), retries()), log(), orders());
   document.getElementById("foot").append(soft(`Made by eventcsv ${data.version} from the event log and the CSV. ` +
     (data.masked ? "Passwords, tokens, e-mail addresses and queries of URLs were replaced by ***, as far as they can be told." : "Texts are as they are in the log: passwords, tokens, e-mail addresses and queries of URLs may be among them.")));
   search();

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from statistics import median
@@ -22,8 +23,7 @@ from eventcsv.stories import Stories, Story
 from eventcsv.timeline import Outcome, Timeline, timeline_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-    from datetime import datetime
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from eventcsv.backup import Backup
     from eventcsv.compactor import Compactor
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT: Final = 2_000
 SLOWEST: Final = 10
+_TENTHS: Final = 1_000
 _WAITING: Final = frozenset({"", Status.PENDING.value})
 
 
@@ -82,13 +83,51 @@ class PoReport:
     earlier: int
 
 
+class Ending(StrEnum):
+    """How the last run ended."""
+
+    AT_WORK = "at work"
+    CUT_OFF = "cut off"
+    SOME_LEFT = "some left"
+    ALL_DONE = "all done"
+
+
 @dataclass(frozen=True, slots=True)
 class StatusCount:
-    """How many POs have a STATUS, and what it amounts to."""
+    """How many POs have a STATUS, and what it amounts to.
+
+    Attributes:
+        status: The STATUS.
+        category: What it amounts to.
+        count: How many POs have it.
+        share_percent: Their share, to one decimal; those of all together are 100.
+    """
 
     status: str
     category: Category
     count: int
+    share_percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The last time that somebody worked on the job.
+
+    Attributes:
+        first_at: When its first event was, ISO 8601.
+        last_at: When its last one was.
+        took_s: The time between the two, in seconds; None when a clock was set back, or no time can be read.
+        results: How many results it had.
+        interrupted: How many POs it took up without a result.
+        ending: How it ended.
+    """
+
+    first_at: str
+    last_at: str
+    took_s: float | None
+    results: int
+    interrupted: int
+    ending: Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +221,7 @@ class Report:
         failures: Failures by message, what is still open first.
         timeline: All results over time; None when there are none.
         stretches: The segments of the log, the oldest first.
+        last_run: The last time that somebody worked on it; None when nobody did.
         copies: The backups, the newest first.
         session: The session that is at work, or "".
         edited: Whether the CSV was edited since the last compaction.
@@ -208,6 +248,7 @@ class Report:
     failures: tuple[FailureGroup, ...]
     timeline: Timeline | None
     stretches: tuple[Stretch, ...]
+    last_run: LastRun | None
     copies: tuple[Copy, ...]
     session: str
     edited: bool
@@ -256,6 +297,8 @@ def collect(
     moments = [moment for part in reading.parts.values() for moment in part.moments]
     known = {po.key for po in pos}
     tail = (folded.end.torn,) if folded.end.torn else ()
+    stretches = _stretches(reading, copies)
+    is_done = all(po.done for po in pos)
     return Report(
         csv_name=masking.escaped(compactor.origins.csv_path.rpartition("/")[2]),
         made_at=utc_text(now, timespec="seconds"),
@@ -273,7 +316,8 @@ def collect(
         slowest=tuple(Slow(po.key, po.took_s or 0.0, po.status) for po in took[:SLOWEST]),
         failures=failures,
         timeline=timeline_of(moments),
-        stretches=_stretches(reading, copies),
+        stretches=stretches,
+        last_run=_last_run(stretches, at_work=session is not None, is_done=is_done),
         copies=tuple(Copy(copy.created_at, _reason(copy), copy.record_count, copy.name) for copy in copies),
         session=session.session if session else "",
         edited=folded.origin.new_base == EDITED,
@@ -396,7 +440,48 @@ def category_of(status: str, *, done: bool) -> Category:
 def _by_status(pos: Iterable[PoReport]) -> tuple[StatusCount, ...]:
     counts = Counter((po.status, po.done) for po in pos)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(StatusCount(status, category_of(status, done=done), count) for (status, done), count in ordered)
+    shares = shares_of([count for _, count in ordered])
+    return tuple(
+        StatusCount(status, category_of(status, done=done), count, share)
+        for ((status, done), count), share in zip(ordered, shares, strict=True)
+    )
+
+
+def shares_of(counts: Sequence[int]) -> list[float]:
+    """Return the shares of counts in percent, to one decimal: they add up to 100, and nothing that is there is 0.
+
+    What floors leave over goes to the largest remainders (Hamilton's method); what was raised to 0.1 is taken from the
+    largest.
+    """
+    total = sum(counts)
+    if not total:
+        return [0.0] * len(counts)
+    tenths = [max(_TENTHS * count // total, 1 if count else 0) for count in counts]
+    by_remainder = sorted(range(len(counts)), key=lambda place: -(_TENTHS * counts[place] % total))
+    left = _TENTHS - sum(tenths)
+    for place in by_remainder[: max(0, left)]:
+        tenths[place] += 1
+    for _ in range(-left):
+        tenths[tenths.index(max(tenths))] -= 1
+    return [part / 10 for part in tenths]
+
+
+def _last_run(stretches: Sequence[Stretch], *, at_work: bool, is_done: bool) -> LastRun | None:
+    if not stretches:
+        return None
+    last = stretches[-1]
+    try:
+        span = datetime.fromisoformat(last.last_at) - datetime.fromisoformat(last.first_at)
+    except (ValueError, TypeError):
+        span = timedelta(seconds=-1)
+    if at_work:
+        ending = Ending.AT_WORK
+    elif last.interrupted:
+        ending = Ending.CUT_OFF
+    else:
+        ending = Ending.ALL_DONE if is_done else Ending.SOME_LEFT
+    took_s = span.total_seconds() if span >= timedelta() else None
+    return LastRun(last.first_at, last.last_at, took_s, last.results, last.interrupted, ending)
 
 
 def _stretches(reading: Stories, copies: Iterable[Backup]) -> tuple[Stretch, ...]:

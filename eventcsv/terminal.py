@@ -484,6 +484,8 @@ def report_lines(report: Report, path: str, size_bytes: int) -> Iterator[str]:
     yield f"{near(os.path.abspath(path))}: {done}; open it in a browser"
     alike = len(report.failures)
     groups = f"; {alike:,} {plural('message', alike)} in all, retried ones included" if alike else ""
+    if report.last_run:
+        yield _line("last run", last_run_of(report))
     yield _line("failed", f"{report.failed:,} {plural('PO', report.failed)}{groups}")
     yield _line("retried", f"{report.retried:,}, of which {report.recovered:,} are done")
     yield _line("size", f"{_size(size_bytes)}, with the history of each PO")
@@ -492,6 +494,22 @@ def report_lines(report: Report, path: str, size_bytes: int) -> Iterator[str]:
     else:
         yield _line("unmasked", "passwords, tokens, e-mail addresses and queries of URLs may be on it")
     yield from _findings(report.torn, report.damage)
+
+
+def last_run_of(report: Report) -> str:
+    """Say how long the last run took, and how it ended."""
+    last = report.last_run
+    if last is None:
+        return "nobody has worked on it yet"
+    pending = len(report.pos) - report.done
+    ending = {
+        "at work": "is at work",
+        "cut off": f"was cut off with {last.interrupted:,} {plural('PO', last.interrupted)} in flight",
+        "some left": f"ended with {pending:,} {plural('PO', pending)} not done",
+        "all done": "ended with all POs done",
+    }[last.ending]
+    took = "" if last.took_s is None else f" in {duration(last.took_s)}"
+    return f"{last.results:,} {plural('result', last.results)}{took}; {ending}"
 
 
 def prune_lines(result: PruneResult) -> Iterator[str]:

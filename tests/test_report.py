@@ -20,8 +20,9 @@ from eventcsv import Event, EventCsv, UnsafePath
 from eventcsv.alike import pattern_of
 from eventcsv.event import Kind, utc_text
 from eventcsv.page import render
-from eventcsv.report import Category, shown_text
+from eventcsv.report import Category, Ending, shares_of, shown_text
 from eventcsv.stories import KEPT_EVENTS
+from eventcsv.terminal import report_lines
 from eventcsv.timeline import MOST_BARS, Moment, Outcome, timeline_of
 
 if TYPE_CHECKING:
@@ -455,3 +456,68 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(
     with pytest.raises(OSError, match="No space"):
         job.report(page)
     assert before == tree(csv_path.parent)
+
+
+# --- shares, and how the last run ended ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares"),
+    [
+        ((), []),
+        ((0, 0), [0.0, 0.0]),
+        ((5,), [100.0]),
+        ((1, 1, 1), [33.4, 33.3, 33.3]),
+        ((2, 1), [66.7, 33.3]),
+        ((445, 1), [99.8, 0.2]),
+        ((9_999, 1), [99.9, 0.1]),
+        ((999_990, 5, 5), [99.8, 0.1, 0.1]),
+    ],
+)
+def test_shares_add_up(counts: tuple[int, ...], shares: list[float]) -> None:
+    """To 100, to one decimal; what is there is never 0, and what is not all of them never 100."""
+    found = shares_of(counts)
+    assert shares == found
+    assert (1_000 if any(counts) else 0) == round(10 * sum(found))
+
+
+def test_the_shares_of_a_report_add_up(job: EventCsv) -> None:
+    """Three POs of three kinds are 100 % together."""
+    append(job, 0, "result", "PO1", DONE)
+    append(job, 1, "result", "PO2", failed("no answer"))
+    assert 100.0 == pytest.approx(sum(item.share_percent for item in job.report().by_status))
+
+
+def test_how_the_last_run_ended_is_told(job: EventCsv) -> None:
+    """From its first event to its last; cut off, with some left, with all done, or still at work."""
+    assert None is job.report().last_run
+    append(job, 0, "started", "PO1")
+    append(job, 60, "result", "PO1", DONE)
+    append(job, 61, "started", "PO2")
+    assert (61.0, 1, 1, Ending.CUT_OFF) == ended(job)
+    append(job, 90, "result", "PO2", DONE)
+    assert (90.0, 2, 0, Ending.SOME_LEFT) == ended(job)
+    assert "2 results in 0:01:30; ended with 1 PO not done" in "\n".join(report_lines(job.report(), "r.html", 1))
+    append(job, 120, "result", "PO3", DONE)
+    assert (120.0, 3, 0, Ending.ALL_DONE) == ended(job)
+    with job.session():
+        append(job, 180, "result", "PO3", DONE)
+        assert (0.0, 1, 0, Ending.AT_WORK) == ended(job)
+    append(job, 100, "result", "PO3", DONE)  # by a clock that was set back
+    assert (None, 2, 0, Ending.ALL_DONE) == ended(job)
+
+
+def ended(job: EventCsv) -> tuple[float | None, int, int, Ending]:
+    last = job.report().last_run
+    assert last is not None
+    return last.took_s, last.results, last.interrupted, last.ending
+
+
+def test_an_edit_is_no_attempt_on_the_page(job: EventCsv) -> None:
+    """Whoever set a cell by hand did not take the PO up."""
+    append(job, 0, "started", "PO1")
+    append(job, 1, "result", "PO1", DONE)
+    append(job, 2, "edit", "PO1", {"SUPPLIER": "Acme"})
+    page = render(job.report()).decode()
+    record = orjson.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [[0, 1, 2]] == [[event[1] for event in events] for events in record["pos"]["events"] if events]

@@ -174,11 +174,39 @@ def test_pages_turn_and_orders_change(browser: Browser, page: Path) -> None:
     following.click()
     assert ("101 to 120 of 120 POs", 20, False) == (browser.count(), len(browser.keys()), following.is_enabled())
     browser.driver.find_element(By.ID, "previous").click()
-    assert "PO51" == browser.keys()[0]
+    assert "PO23" == browser.keys()[0]
+    browser.choose("sort", "csv")
+    assert "PO1" == browser.keys()[0]
     browser.choose("sort", "attempts")
     assert ["PO2", "PO10", "PO1"] == browser.keys()[:3]
     browser.choose("sort", "latest")
     assert "1 to 50 of 120 POs" == browser.count()
+
+
+def test_what_is_not_done_comes_first(browser: Browser, page: Path) -> None:
+    """In the tiles, among the sections and in the list; the links above are in the order of the page."""
+    browser.open(page)
+    tiles = [tile.text.splitlines()[:2] for tile in browser.driver.find_elements(By.CSS_SELECTOR, ".tiles li")]
+    assert [["75 %", "done"], ["9", "failed"], ["20", "not done otherwise"]] == tiles[:3]
+    assert ["9"] == browser.run("return [...document.querySelectorAll('.tiles .alarm b')].map((it) => it.textContent)")
+    sections = browser.run("return [...document.querySelectorAll('main section')].map((it) => `#${it.id}`)")
+    assert "#failures" == sections[0]
+    links = browser.run("return [...document.querySelectorAll('nav a')].map((it) => it.getAttribute('href'))")
+    assert sections == links
+    assert ["PO20", "PO30"] == browser.keys()[:2]
+    assert ["PO101", "PO102"] == browser.keys()[9:11]
+    assert "The last run took " in browser.driver.find_element(By.ID, "top").text
+
+
+def test_a_column_that_nothing_is_in_takes_no_width(browser: Browser, tmp_path: Path) -> None:
+    """Without suppliers and messages there are no such columns."""
+    (tmp_path / "input.csv").write_text("PO_NUMBER;STATUS\nPO1;\n")
+    job = EventCsv(tmp_path / "input.csv", durability="process")
+    job.emit_result("PO1", "COMPLETED", last_processed="")
+    job.report(tmp_path / "report.html")
+    browser.open(tmp_path / "report.html")
+    heads = browser.run("return [...document.querySelectorAll('#orders th[scope=col]')].map((it) => it.textContent)")
+    assert ["PO", "STATUS", "Attempts"] == heads
 
 
 def test_a_history_opens_and_closes_by_mouse(browser: Browser, page: Path) -> None:
@@ -212,7 +240,7 @@ def test_every_part_leads_to_the_pos_behind_it(browser: Browser, page: Path) -> 
     """A status, a message and the retries each show their POs in the list; the slowest open their histories."""
     browser.open(page)
     browser.driver.find_element(By.CSS_SELECTOR, "#failures button").click()
-    assert [f"PO{number}" for number in range(10, 101, 10)] == browser.keys()
+    assert [*(f"PO{number}" for number in range(20, 101, 10)), "PO10"] == browser.keys()  # which is done by now
     browser.driver.find_element(By.XPATH, "//*[@id='status']//button[text()='ERROR']").click()
     assert 9 == len(browser.keys())
     browser.driver.find_element(By.CSS_SELECTOR, "#slowest button").click()

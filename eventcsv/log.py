@@ -535,13 +535,17 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, LockTimeout) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
 
 
+_NOUNS: Final = {Kind.STARTED.value: "start"}
+
+
 def _append_failure(directory: str, event: Event, error: Exception) -> str:
     tries = f"{1 + RETRIES} tries" if _is_transient(error) else "1 try"
+    what = _NOUNS.get(event.kind, event.kind)
     reason = reason_of(error)
     if isinstance(error, OSError):  # which says no more of its file than where it is, as this does
         reason = reason.removeprefix(f"{directory}/")
     return (
-        f"{directory}: the {event.kind} of {event.key} could not be recorded ({tries}): {reason}. "
+        f"{directory}: the {what} of {event.key} could not be recorded ({tries}): {reason}. "
         "Treat it as not done; once the cause is gone, emit it again"
     )
 

@@ -287,8 +287,11 @@ class Run:
             return
         if outcome.unrecorded:
             self._unrecorded.append(outcome)
-            whole = dataclasses.asdict(outcome.unrecorded)
-            masking.get_logger().error("result.unrecorded", key=outcome.key, reason=outcome.message, result=whole)
+            if outcome.unrecorded.kind == Kind.RESULT:  # of which this may be the only trace
+                whole = dataclasses.asdict(outcome.unrecorded)
+                masking.get_logger().error("result.unrecorded", key=outcome.key, reason=outcome.message, result=whole)
+            else:
+                masking.get_logger().warning("result.unrecorded", key=outcome.key, reason=outcome.message)
             self._unrecorded_in_a_row += 1
             if self._unrecorded_in_a_row == _MOST_UNRECORDED:
                 self.hopeless = f"itself, as nothing could be recorded {_MOST_UNRECORDED} times in a row"

@@ -12,7 +12,7 @@ from eventcsv.event import Status
 from eventcsv.masking import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from eventcsv.backup import Backup
     from eventcsv.compactor import CompactResult
@@ -422,13 +422,13 @@ def _failed_lines(result: RunResult) -> Iterator[str]:
     if result.lost_workers:
         lost = f"{result.lost_workers:,} {plural('worker', result.lost_workers)}"
         yield _line("lost", f"{lost}, each with its own PO only")
-    yield from _grouped_lines("failed", result.failed)
-    yield from _grouped_lines("unrecorded", result.unrecorded)
+    yield from _grouped_lines("failed", result.failed, pattern_of)
+    yield from _grouped_lines("unrecorded", result.unrecorded, lambda message, key: message.replace(key, "[PO]"))
     if result.unrecorded:
         yield _line("", "all of them stay pending, and are done again by the next run")
 
 
-def _grouped_lines(label: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
+def _grouped_lines(label: str, outcomes: Sequence[Outcome], alike_in: Callable[[str, str], str]) -> Iterator[str]:
     """Say what became of POs: one by one as long as they are few, else what they have in common, the most first."""
     if len(outcomes) <= SHOWN:
         for outcome in outcomes:
@@ -436,7 +436,7 @@ def _grouped_lines(label: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
         return
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        group = outcome.status, pattern_of(masked(outcome.message), outcome.key)
+        group = outcome.status, alike_in(masked(outcome.message), outcome.key)
         groups.setdefault(group, []).append(outcome)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     for (_, pattern), alike in ordered[:SHOWN]:

@@ -104,9 +104,10 @@ def test_few_failures_are_told_one_by_one(job: EventCsv) -> None:
 
 def test_what_could_not_be_recorded_is_one_line_a_reason(job: EventCsv) -> None:
     """A full disk says the same of each PO, with the same path."""
-    lost = [Outcome(f"PO{number}", "", "/data/input.events: No space left on device") for number in range(50)]
+    told = "/data/input.events: the result of {} could not be recorded (4 tries): No space left on device"
+    lost = [Outcome(f"PO{number}", "", told.format(f"PO{number}")) for number in range(50)]
     said = said_of(job, run_of(unrecorded=lost))
-    assert "  unrecorded 50 x /data/input.events: No space left on device\n" in said
+    assert f"  unrecorded 50 x {told.format('[PO]')}\n" in said
     assert 1 == said.count("No space left")
 
 

@@ -125,16 +125,16 @@ def test_a_row_that_comes_late_gets_its_results(job: EventCsv, csv_path: Path) -
 
 def test_a_cell_that_is_too_long_for_a_spreadsheet_is_told(job: EventCsv, csv_path: Path) -> None:
     """32,767 characters are what Excel takes; one more is kept whole here, and named."""
-    job.emit_result("PO1", "ERROR", error_message="ä" * 32_767)
+    job.emit_result("PO1", "ERROR", columns={"page": "ä" * 32_767})
     assert () == job.compact().over_long
-    job.emit_result("PO2", "ERROR", error_message="ä" * 32_768)
-    assert ("PO2 ERROR_MESSAGE",) == job.compact().over_long
-    assert 32_768 == len(read_csv(csv_path)[1]["ERROR_MESSAGE"])
+    job.emit_result("PO2", "ERROR", columns={"page": "ä" * 32_768})
+    assert ("PO2 page",) == job.compact().over_long
+    assert 32_768 == len(read_csv(csv_path)[1]["page"])
     assert () == job.compact().over_long
     job.emit_result("PO3", "COMPLETED")
     command = [sys.executable, "-m", "eventcsv", "compact", str(csv_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "which would cut them: PO2 ERROR_MESSAGE" in done.stdout
+    assert "which would cut them: PO2 page" in done.stdout
 
 
 def test_formulas_from_the_web_are_disarmed(job: EventCsv, csv_path: Path) -> None:

@@ -115,7 +115,7 @@ CASES: Final = {
     "no such command": Case("eventcsv stats input.csv", 2, ("No such command 'stats'", "Did you mean 'status'?")),
     "no such backup command": Case("eventcsv backup lst input.csv", 2, ("'lst'", "Did you mean 'list'?")),
     "no argument": Case("eventcsv history input.csv", 2, ("Missing argument 'KEY'", "history -h")),
-    "unknown status": Case("eventcsv emit input.csv PO1 done", 2, ("status", "'done'", "COMPLETED or RATE_LIMIT")),
+    "no status": Case("eventcsv emit input.csv PO1", 2, ("STATUS", "is missing", "--started", "emit -h")),
     "endless timeout": Case(f"{RUN} work:work --timeout inf", 2, ("--timeout", "number of seconds", "inf")),
     "negative timeout": Case(f"{RUN} work:work --timeout -5", 2, ("--timeout", "seconds from 0.001 to")),
     "endless lock timeout": Case("eventcsv status input.csv --lock-timeout 1e300", 2, ("--lock-timeout", "1e+300")),

@@ -29,7 +29,7 @@ from measuring import in_turn, run_code, timed_s
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eventcsv.log import Durability
+    from eventcsv.log.file_log import Durability
 
     Clock = Callable[[], float]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
-    from eventcsv.log import Durability
+    from eventcsv.log.file_log import Durability
 
 OURS: Final = "eventcsv"
 SQLITE_KEPT: Final = "SQLite, kept connection"

@@ -57,7 +57,7 @@ def _replay(csv_path: Path, _log_dir: Path) -> None:
 
 def _loaded(who: str) -> Callable[[Path, Path], None]:
     if who == OURS:
-        import eventcsv.compactor  # noqa: F401, PLC0415  # Polars with it
+        import eventcsv.view.compactor  # noqa: F401, PLC0415  # Polars with it
 
         return _replay
     if who == DUCKDB:

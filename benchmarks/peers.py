@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from fixtures import FOLDER, HEADER, NAMES, SUPPLIER
 
-from eventcsv.storage import Storage
+from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,10 +24,10 @@ from servers import PgServer  # type: ignore[import-not-found,unused-ignore]
 
 from eventcsv import EventCsv
 from eventcsv.event import Event, Kind, encode
-from eventcsv.log import FileLog
-from eventcsv.pgadmin import init
-from eventcsv.pglog import PgLog
-from eventcsv.scan import Position
+from eventcsv.log.file_log import FileLog
+from eventcsv.log.postgres.admin import init
+from eventcsv.log.postgres.log import PgLog
+from eventcsv.log.scan import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +139,7 @@ def measure_replay(url: str, folder: Path, count: int) -> None:
     """Read and replay a log of so many events, from the server and from files."""
     log, size_bytes = filled(url, count)
     files = FileLog(str(folder / "files.events"), key_column="PO_NUMBER")
-    from eventcsv.copier import copy_log  # noqa: PLC0415  # only here
+    from eventcsv.log.copy import copy_log  # noqa: PLC0415  # only here
 
     copy_log(log, files)
     path = folder / "input.csv"

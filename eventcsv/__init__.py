@@ -25,20 +25,20 @@ from eventcsv.errors import (
     UnsupportedFormat,
 )
 from eventcsv.event import Event, Status
-from eventcsv.facade import EventCsv, emit_result
+from eventcsv.job import EventCsv, emit_result
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from eventcsv.backup import Backup
-    from eventcsv.compactor import CompactResult
-    from eventcsv.export import ExportResult
-    from eventcsv.intake import ImportResult
-    from eventcsv.progress import Progress
-    from eventcsv.prune import PruneResult
-    from eventcsv.report import Report
-    from eventcsv.run import RunResult
-    from eventcsv.session import Session
-    from eventcsv.verify import VerifyReport
+    from eventcsv.formats.export import ExportResult
+    from eventcsv.formats.import_workbook import ImportResult
+    from eventcsv.report.collect import Report
+    from eventcsv.run.run import RunResult
+    from eventcsv.run.session import Session
+    from eventcsv.view.backup import Backup
+    from eventcsv.view.compactor import CompactResult
+    from eventcsv.view.progress import Progress
+    from eventcsv.view.prune import PruneResult
+    from eventcsv.view.verify import VerifyReport
 
 __all__ = [
     "AppendError",

@@ -18,14 +18,14 @@ from hypothesis import settings
 
 from eventcsv import EventCsv
 from eventcsv.event import is_whole
-from eventcsv.scan import noted
+from eventcsv.log.scan import noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from servers import PgServer
 
-    from eventcsv.log import FileLog
+    from eventcsv.log.file_log import FileLog
 
 # A shared machine may stall for a second in any test; time is measured in benchmarks, never asserted on.
 settings.register_profile("eventcsv", deadline=None, print_blob=True)
@@ -112,7 +112,7 @@ def pg_server() -> Iterator[PgServer]:
     """A PostgreSQL server with eventcsv's schema, one for all tests of a process."""
     from servers import PgServer as Made  # noqa: PLC0415  # it needs what is defined here
 
-    from eventcsv.pgadmin import init  # noqa: PLC0415  # only these tests load the client
+    from eventcsv.log.postgres.admin import init  # noqa: PLC0415  # only these tests load the client
 
     server = Made()
     try:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from conftest import file_log
 
-from eventcsv.storage import Storage
+from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventcsv import EventCsv
-    from eventcsv.rights import Rights
+    from eventcsv.storage.rights import Rights
 
 
 class Killed(BaseException):

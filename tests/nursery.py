@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from zlib import crc32
 
 from eventcsv import EventCsv
-from eventcsv.log import FileLog
-from eventcsv.storage import Storage
+from eventcsv.log.file_log import FileLog
+from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from pathlib import Path

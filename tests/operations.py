@@ -18,12 +18,12 @@ from conftest import read_csv
 from faults import Killed, Recording, with_storage
 
 from eventcsv import EventCsv
-from eventcsv.backup import EDITED, FIRST, KEPT, SESSION
+from eventcsv.view.backup import EDITED, FIRST, KEPT, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from eventcsv.storage import Storage
+    from eventcsv.storage.files import Storage
 
 HEADER: Final = "PO_NUMBER;STATUS;SUPPLIER\n"
 ROWS: Final = "PO1;;\nPO2;;\nPO3;;\n"

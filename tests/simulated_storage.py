@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from faults import Killed
 from simulated_disk import Directory, File, Node, os_error
 
-from eventcsv.storage import NEW_DIRECTORY_MODE, NEW_FILE_MODE, Storage
+from eventcsv.storage.files import NEW_DIRECTORY_MODE, NEW_FILE_MODE, Storage
 
 if TYPE_CHECKING:
     from simulated import Process
 
-    from eventcsv.rights import Rights
+    from eventcsv.storage.rights import Rights
 
 
 @dataclass(eq=False, slots=True)

@@ -25,14 +25,14 @@ from faults import Killed, with_storage
 from simulated import Machine, Odds, Process, Violation, running_on
 
 from eventcsv import EventCsv, EventCsvError, InvalidCsv, LockTimeout, SessionActive
-from eventcsv.backup import EDITED
 from eventcsv.errors import BackupError
+from eventcsv.view.backup import EDITED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from eventcsv import CompactResult
-    from eventcsv.backup import Backup
+    from eventcsv.view.backup import Backup
 
 JOB: Final = "/job"
 CSV: Final = f"{JOB}/input.csv"

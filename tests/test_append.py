@@ -23,7 +23,7 @@ from faults import Recording, Refusing, with_storage
 
 from eventcsv import AppendError, EventCsv, EventCsvError, InvalidEvent, LockTimeout, UnsafePath
 from eventcsv.event import Event, Kind, decode, encode, is_whole
-from eventcsv.storage import Storage
+from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait milliseconds, since what is tested is that they happen, not how long they wait."""
-    monkeypatch.setattr("eventcsv.log.FIRST_RETRY_S", 0.001)
-    monkeypatch.setattr("eventcsv.log.LONGEST_RETRY_S", 0.002)
+    monkeypatch.setattr("eventcsv.log.file_log.FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("eventcsv.log.file_log.LONGEST_RETRY_S", 0.002)
 
 
 def lines_of(job: EventCsv, number: int = 1) -> list[bytes]:

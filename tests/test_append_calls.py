@@ -21,7 +21,8 @@ ORDER: Final = ["lock", "write", "unlock", "sync", "acknowledge"]
 
 WORKER: Final = """
 import os, sys
-from eventcsv import AppendError, EventCsv, log
+from eventcsv import AppendError, EventCsv
+from eventcsv.log import file_log as log
 
 path, acknowledged, count, toy = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 log.FIRST_RETRY_S, log.LONGEST_RETRY_S = 0.001, 0.002

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fold_properties import logs
 
-from eventcsv import EventCsv, bulk
+from eventcsv import EventCsv
 from eventcsv.event import CRC_BYTES, Event, decode, encode, sealed
+from eventcsv.table import frames as bulk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,9 +186,9 @@ def test_reading_ahead_changes_nothing(csv_path: Path, job: EventCsv, monkeypatc
             job.compact()
     job.compact()
     expected = csv_path.read_bytes()
-    monkeypatch.setattr("eventcsv.bulk.FEW_LINES", 0)
+    monkeypatch.setattr("eventcsv.table.frames.FEW_LINES", 0)
     for piece_bytes in (200, 1000, 5000):
-        monkeypatch.setattr("eventcsv.segments.READ_BYTES", piece_bytes)
-        monkeypatch.setattr("eventcsv.folded.READ_BYTES", piece_bytes)
+        monkeypatch.setattr("eventcsv.log.reader.READ_BYTES", piece_bytes)
+        monkeypatch.setattr("eventcsv.view.projection.READ_BYTES", piece_bytes)
         result = EventCsv(csv_path).replay()
         assert (60, expected) == (result.events, csv_path.read_bytes())

@@ -22,7 +22,7 @@ WORKERS: Final = 8
 CONTENDER: Final = """
 import sys, time
 from eventcsv import EventCsv
-from eventcsv import storage
+from eventcsv.storage import files as storage
 path, seconds, polling_s = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
 if polling_s:
     storage._FIRST_WAIT_S = storage._LONGEST_WAIT_S = polling_s

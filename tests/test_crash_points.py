@@ -16,9 +16,9 @@ from faults import Dying, Recording, RefusingFrom, RefusingLooks, copying, swall
 from operations import CHANGES, OPERATIONS, Broken, Operation, Trial, check
 
 from eventcsv import EventCsvError
-from eventcsv.backup import BackupStore
-from eventcsv.publisher import Publisher
-from eventcsv.storage import Storage
+from eventcsv.storage.files import Storage
+from eventcsv.view.backup import BackupStore
+from eventcsv.view.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,8 +34,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncs and retries take no time; that they happen is what counts here."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
     monkeypatch.setattr(os, "fdatasync", lambda _fd: None)
-    monkeypatch.setattr("eventcsv.log.FIRST_RETRY_S", 0.0001)
-    monkeypatch.setattr("eventcsv.log.LONGEST_RETRY_S", 0.0002)
+    monkeypatch.setattr("eventcsv.log.file_log.FIRST_RETRY_S", 0.0001)
+    monkeypatch.setattr("eventcsv.log.file_log.LONGEST_RETRY_S", 0.0002)
 
 
 # --- killed ---

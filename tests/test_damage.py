@@ -14,14 +14,15 @@ from conftest import file_log, read_csv, segment_of, split_healed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat, crc
-from eventcsv.bulk import parsed
+from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
 from eventcsv.event import Event, decode, encode, sealed
-from eventcsv.fold import Fold
-from eventcsv.scan import Damage, Position, events, note, noted
-from eventcsv.segments import LogReader
-from eventcsv.storage import Storage
-from eventcsv.view import parse, render
+from eventcsv.log import checksum as crc
+from eventcsv.log.reader import LogReader
+from eventcsv.log.scan import Damage, Position, events, note, noted
+from eventcsv.storage.files import Storage
+from eventcsv.table.fold import Fold
+from eventcsv.table.frames import parsed
+from eventcsv.table.table import parse, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ MESSAGES = ("plain", 'with "quotes"; and\nnewlines', "emoji 💥", '{"v":1,"id":
 @pytest.fixture(autouse=True)
 def _no_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read them at once, as many lines are; the way one by one is what that falls back on when there is damage."""
-    monkeypatch.setattr("eventcsv.bulk.FEW_LINES", 0)
+    monkeypatch.setattr("eventcsv.table.frames.FEW_LINES", 0)
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_without_the_checksum_a_wrong_value_is_taken_for_right(
     log_of_six: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: a reader that believes every line that parses is caught by the same comparison."""
-    monkeypatch.setattr("eventcsv.scan.crc32", lambda _line: 0)
+    monkeypatch.setattr("eventcsv.log.scan.crc32", lambda _line: 0)
     monkeypatch.setattr("eventcsv.event.crc32", lambda _line: 0)
     believed = re.sub(rb',"crc":"[0-9a-f]{8}"}', b',"crc":"00000000"}', log_of_six)
     flipped = believed.replace(b"n4", b"n5")
@@ -414,7 +415,7 @@ def test_pieces_of_any_size_hold_the_same_lines(
 
     expected = found()
     assert [False, True, True] == [item.torn for item in expected[2]]
-    monkeypatch.setattr("eventcsv.segments.READ_BYTES", piece_bytes)
+    monkeypatch.setattr("eventcsv.log.reader.READ_BYTES", piece_bytes)
     assert found() == expected
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"garbage\n", b""))

@@ -20,9 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import unused_name
 
-from eventcsv import EventCsv, InvalidCsv, merge
+from eventcsv import EventCsv, InvalidCsv
 from eventcsv.errors import EditRefused
-from eventcsv.respelling import alike, is_lossy
+from eventcsv.table import merge
+from eventcsv.table.respelling import alike, is_lossy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from test_cli import run
 
 from eventcsv import EventCsv, EventCsvError, UnsafePath
-from eventcsv.view import Table, parse
-from eventcsv.workbook import workbook_of
+from eventcsv.formats.xlsx_writer import workbook_of
+from eventcsv.table.table import Table, parse
 
 if TYPE_CHECKING:
-    from eventcsv.export import Format
+    from eventcsv.formats.export import Format
 
 TRICKY: Final = (
     *(

@@ -13,8 +13,8 @@ from conftest import read_csv, tree
 from test_commands import COMMAND, run
 
 from eventcsv import EventCsv, InvalidEvent
-from eventcsv.first_run import doubtful_statuses
-from eventcsv.view import parse
+from eventcsv.table.table import parse
+from eventcsv.view.first_run import doubtful_statuses
 
 if TYPE_CHECKING:
     from pathlib import Path

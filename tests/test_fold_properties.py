@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventcsv.bulk import parsed
 from eventcsv.event import BLANKS, Event, Kind, column_id, encode, sealed
-from eventcsv.fold import FORMULA_STARTS, Fold
-from eventcsv.scan import Chunk
-from eventcsv.view import Table, parse, render
+from eventcsv.log.scan import Chunk
+from eventcsv.table.fold import FORMULA_STARTS, Fold
+from eventcsv.table.frames import parsed
+from eventcsv.table.table import Table, parse, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def few_lines(request: pytest.FixtureRequest) -> Iterator[None]:
     """Few lines are read one by one; the promise is the same when they are not."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eventcsv.bulk.FEW_LINES", request.param)
+        patch.setattr("eventcsv.table.frames.FEW_LINES", request.param)
         yield
 
 
@@ -208,5 +208,5 @@ def test_a_line_of_another_writer_is_read_with_care() -> None:
 def test_merging_partial_folds_changes_nothing(merge_rows: int, events: list[Event]) -> None:
     """A fold of many chunks merges its parts on the way; when it does is not to be seen."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eventcsv.fold._MERGE_ROWS", merge_rows)
+        patch.setattr("eventcsv.table.fold._MERGE_ROWS", merge_rows)
         assert folded(BASE, events) == folded(BASE, events, chunks=6)

@@ -14,8 +14,9 @@ from conftest import KEYS, read_csv, wait_until
 from faults import with_storage
 from operations import litter
 
-from eventcsv import AppendError, EventCsv, log
-from eventcsv.storage import Storage
+from eventcsv import AppendError, EventCsv
+from eventcsv.log import file_log as log
+from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event

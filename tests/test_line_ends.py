@@ -137,6 +137,6 @@ def test_pieces_of_any_size_are_read_without_the_crs(
     job.emit_result("PO1", "PARTIAL")
     size_bytes = segment_of(job).stat().st_size
     in_the_log(Path(job.csv_path).parent)
-    monkeypatch.setattr("eventcsv.storage.READ_BYTES", piece_bytes)
+    monkeypatch.setattr("eventcsv.storage.files.READ_BYTES", piece_bytes)
     assert size_bytes == job._log.end().position.offset_bytes
     assert 1 == len(list(job.history("PO1")))

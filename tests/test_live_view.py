@@ -25,12 +25,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventcsv import EventCsv
-from eventcsv.dashboard import Look, ago, frame
+from eventcsv.cli.live.dashboard import Look, ago, frame
+from eventcsv.cli.live.watch import Looks
 from eventcsv.event import InFlight, utc_text
-from eventcsv.follow import Looks
-from eventcsv.progress import Failure, Progress
-from eventcsv.scan import Damage
-from eventcsv.session_lock import Holder
+from eventcsv.log.scan import Damage
+from eventcsv.view.progress import Failure, Progress
+from eventcsv.view.session_lock import Holder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,15 +17,15 @@ from test_fold_properties import logs
 
 from eventcsv import EventCsv, InvalidEvent, UnsupportedFormat
 from eventcsv.event import Event, Kind, encode
-from eventcsv.log import FileLog
-from eventcsv.pglog import PgLog
-from eventcsv.scan import Position, events, placed_events
+from eventcsv.log.file_log import FileLog
+from eventcsv.log.postgres.log import PgLog
+from eventcsv.log.scan import Position, events, placed_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from eventcsv.protocol import Log
+    from eventcsv.log.interface import Log
 
     Make = Callable[..., Log]
 

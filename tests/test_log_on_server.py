@@ -19,12 +19,12 @@ from servers import PgServer, unused_name
 
 import eventcsv
 from eventcsv import AppendError, EventCsv, EventCsvError
-from eventcsv.copier import copy_log
 from eventcsv.errors import ServerError
-from eventcsv.log import FileLog
-from eventcsv.pgadmin import init
-from eventcsv.pglog import PgLog
-from eventcsv.scan import Position
+from eventcsv.log.copy import copy_log
+from eventcsv.log.file_log import FileLog
+from eventcsv.log.postgres.admin import init
+from eventcsv.log.postgres.log import PgLog
+from eventcsv.log.scan import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

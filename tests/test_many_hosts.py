@@ -20,10 +20,10 @@ from conftest import cannot, read_csv, wait_until
 from servers import PgServer, programs, unused_name
 
 from eventcsv import AppendError, EventCsv
-from eventcsv.claiming import Refusal
 from eventcsv.errors import ClaimLost
-from eventcsv.pgadmin import init
-from eventcsv.scan import events
+from eventcsv.log.interface import Refusal
+from eventcsv.log.postgres.admin import init
+from eventcsv.log.scan import events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventcsv import EventCsv
-from eventcsv.medium import network_file_system
+from eventcsv.storage.network import network_file_system
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ a line that nobody understands
 
 COMMAND = """
 import sys
-from eventcsv import medium
+from eventcsv.storage import network as medium
 from eventcsv.__main__ import main
 medium.MOUNTINFO = sys.argv.pop(1)
 main()
@@ -68,7 +68,7 @@ def test_it_is_told_once(
     job = EventCsv(csv_path)
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"22 1 254:0 / / rw - ext4 /dev/vda rw\n30 22 0:26 / {tmp_path} rw - nfs4 server:/ rw\n")
-    monkeypatch.setattr("eventcsv.medium.MOUNTINFO", str(mounts))
+    monkeypatch.setattr("eventcsv.storage.network.MOUNTINFO", str(mounts))
     with caplog.at_level(logging.WARNING, logger="eventcsv"):
         for _ in range(2):
             job.emit_result("PO1", "COMPLETED")

@@ -142,7 +142,7 @@ def test_it_is_told_once_to_who_calls_the_library(place: Path, caplog: pytest.Lo
 
 AS_SOMEBODY: Final = """
 import os, sys
-from eventcsv.obstacles import obstacle_to
+from eventcsv.storage.obstacles import obstacle_to
 os.setgroups([])
 os.setgid(int(sys.argv[1]))
 os.setuid(int(sys.argv[1]))

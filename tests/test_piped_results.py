@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import read_csv, segment_of, tree
 
-from eventcsv import piped
+from eventcsv.cli import piped
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -48,7 +48,7 @@ from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from eventcsv import EventCsv
-from eventcsv.storage import Storage
+from eventcsv.storage.files import Storage
 path, notes, toy = sys.argv[1:]
 if toy == "view not synced":
     sync = Storage.sync

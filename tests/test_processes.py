@@ -18,7 +18,7 @@ from faults import with_storage
 
 from eventcsv import EventCsv
 from eventcsv.event import decode
-from eventcsv.storage import Storage
+from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from pathlib import Path

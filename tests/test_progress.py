@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventcsv import Event, EventCsv, InvalidCsv, Status
-from eventcsv.backup import EDITED
 from eventcsv.event import DONE, InFlight, Kind, decode, encode, sealed, utc_text
-from eventcsv.progress import Progress, measure
+from eventcsv.view.backup import EDITED
+from eventcsv.view.progress import Progress, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -379,7 +379,7 @@ STEPS = st.one_of(
 def test_in_flight_is_the_same_however_it_was_computed(steps: list[tuple[str, int]], piece_bytes: int) -> None:
     """Bit by bit, over chunks, segments, replays, edits, restorations and lost checkpoints: what the whole log says."""
     with tempfile.TemporaryDirectory(prefix="eventcsv-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eventcsv.segments.READ_BYTES", piece_bytes)
+        patch.setattr("eventcsv.log.reader.READ_BYTES", piece_bytes)
         path = Path(folder) / "input.csv"
         path.write_text("PO_NUMBER;STATUS;note\n" + "".join(f"PO{number};;\n" for number in range(4)))
         job = EventCsv(path, durability="process")

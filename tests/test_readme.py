@@ -12,7 +12,7 @@ import pytest
 from documents import LANGUAGES, PROJECT, Block, Reader, blocks
 from typer.main import get_command
 
-from eventcsv.cli import app
+from eventcsv.cli.app import app
 
 README: Final = PROJECT / "README.md"
 DESIGN: Final = PROJECT / "eventcsv/DESIGN.md"

@@ -17,13 +17,13 @@ import pytest
 from conftest import segment_of, tree
 
 from eventcsv import Event, EventCsv, UnsafePath
-from eventcsv.alike import pattern_of
+from eventcsv.cli.messages import report_lines
 from eventcsv.event import Kind, utc_text
-from eventcsv.page import render
-from eventcsv.report import Category, Ending, shares_of, shown_text
-from eventcsv.stories import KEPT_EVENTS
-from eventcsv.terminal import report_lines
-from eventcsv.timeline import MOST_BARS, Moment, Outcome, timeline_of
+from eventcsv.report.collect import Category, Ending, shares_of, shown_text
+from eventcsv.report.grouping import pattern_of
+from eventcsv.report.history import KEPT_EVENTS
+from eventcsv.report.page import render
+from eventcsv.report.timeline import MOST_BARS, Moment, Outcome, timeline_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,10 +19,10 @@ from faults import Dying, Killed, Refusing, with_storage
 from operations import edit
 
 from eventcsv import BackupError, EventCsv, InvalidCsv
-from eventcsv.backup import ASKED, KEPT, SESSION, Backup, BackupStore
 from eventcsv.errors import SessionActive
-from eventcsv.scan import Position
-from eventcsv.storage import Storage
+from eventcsv.log.scan import Position
+from eventcsv.storage.files import Storage
+from eventcsv.view.backup import ASKED, KEPT, SESSION, Backup, BackupStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventcsv import AppendError, EventCsv
-from eventcsv.rights import LIST, Rights, from_text, rights_of
-from eventcsv.storage import Storage
+from eventcsv.storage.files import Storage
+from eventcsv.storage.rights import LIST, Rights, from_text, rights_of
 
 ANA, BEN, CAY = 1101, 1105, 1106
 TEAM, OTHERS = 2000, 2001
@@ -76,7 +76,8 @@ RUNNER: Final = """
 import contextlib, os, sys, tempfile
 from pathlib import Path
 import rich.traceback, structlog, tenacity
-from eventcsv import cli, masking
+from eventcsv import masking
+from eventcsv.cli import app as cli
 uid, gid, umask, *arguments = sys.argv[1:]
 ours = [os.dup(1), os.dup(2)]
 for fd in (1, 2):

@@ -25,14 +25,14 @@ import pytest
 from conftest import read_csv, wait_until
 
 from eventcsv import EventCsv, EventCsvError
-from eventcsv.refresher import keep_current
-from eventcsv.stopping import stop_signals
+from eventcsv.signals import stop_signals
+from eventcsv.view.refresh import keep_current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eventcsv.compactor import CompactResult
-    from eventcsv.worker import Row
+    from eventcsv.view.compactor import CompactResult
+    from eventcsv.worker.serve import Row
 
 DEADLINE_S: Final = 60.0
 
@@ -428,7 +428,7 @@ def test_a_finalizer_that_fails_costs_no_po(
 ) -> None:
     """Each result is recorded by then; what went wrong is told, without secrets."""
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
-    monkeypatch.setattr("eventcsv.pool._EXIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("eventcsv.run.pool._EXIT_TIMEOUT_S", 1.0)
     told: list[dict[str, Any]] = []
     handler = logging.Handler()
     handler.emit = lambda record: told.append(cast("dict[str, Any]", record.msg))  # type: ignore[method-assign]
@@ -905,7 +905,7 @@ def test_a_signal_in_the_middle_of_polars_only_asks_to_stop() -> None:
     """Polars answers a SIGINT by an exception of its own, unless it was loaded before our handler was put in force."""
     code = (
         "import os, signal, threading\n"
-        "from eventcsv.stopping import stop_signals\n"
+        "from eventcsv.signals import stop_signals\n"
         "with stop_signals() as stop:\n"
         "    import polars as pl\n"
         "    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
@@ -921,7 +921,7 @@ def test_a_signal_in_the_middle_of_a_wait_ends_it() -> None:
     """The handler runs in the thread that waits, at whatever step of the wait: it must not need what the wait holds."""
     code = (
         "import signal, sys\n"
-        "from eventcsv.stopping import stop_signals\n"
+        "from eventcsv.signals import stop_signals\n"
         "for step in range(12):\n"
         "    calls = iter(range(step + 1))\n"
         "    with stop_signals() as stop:\n"
@@ -948,7 +948,7 @@ def test_a_pause_is_as_long_as_the_work_before_it_asks_for(
     """What waits for a slow disk is no work, and must not keep the CSV back for nine times as long."""
     wall, processor, pauses = itertools.count(0, took_s), itertools.count(0, worked_s), list[float]()
     clocks = SimpleNamespace(perf_counter=wall.__next__, process_time=processor.__next__)
-    monkeypatch.setattr("eventcsv.refresher.time", clocks)
+    monkeypatch.setattr("eventcsv.view.refresh.time", clocks)
 
     class Stop:
         def wait(self, timeout: float, /) -> bool:

@@ -18,13 +18,13 @@ import pytest
 from conftest import wait_until
 from servers import PgServer, unused_name
 
-from eventcsv.copier import copy_log
 from eventcsv.errors import AppendError
 from eventcsv.event import Event, Kind
-from eventcsv.log import FileLog
-from eventcsv.pgadmin import init
-from eventcsv.pglog import PgLog
-from eventcsv.scan import events
+from eventcsv.log.copy import copy_log
+from eventcsv.log.file_log import FileLog
+from eventcsv.log.postgres.admin import init
+from eventcsv.log.postgres.log import PgLog
+from eventcsv.log.scan import events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,8 @@ import pytest
 from conftest import read_csv, segment_of, tree, wait_until
 from faults import Dying, Killed, Recording, with_storage
 
-from eventcsv import EventCsv, InvalidCsv, SessionActive, backup
+from eventcsv import EventCsv, InvalidCsv, SessionActive
+from eventcsv.view import backup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -380,7 +381,7 @@ def test_half_a_seal_is_no_damage(prepared: Path, tmp_path: Path) -> None:
 SESSIONS: Final = """
 import os, sys
 sys.path[:0] = [sys.argv[2]]
-import eventcsv.session, eventcsv.compactor, eventcsv.progress  # loaded once, Polars with them, and used in children
+import eventcsv.run.session, eventcsv.view.compactor, eventcsv.view.progress  # once, Polars with them; used in children
 from eventcsv import EventCsv, masking
 masking.get_logger()
 path = sys.argv[1]

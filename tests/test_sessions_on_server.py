@@ -11,11 +11,11 @@ from pooler import Pooler
 from servers import unused_name
 
 from eventcsv import EventCsv
-from eventcsv.copier import copy_log
 from eventcsv.errors import ServerError
-from eventcsv.log import FileLog
-from eventcsv.pglog import PgLog
-from eventcsv.pgserver import Server
+from eventcsv.log.copy import copy_log
+from eventcsv.log.file_log import FileLog
+from eventcsv.log.postgres.log import PgLog
+from eventcsv.log.postgres.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

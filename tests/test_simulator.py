@@ -25,17 +25,17 @@ from simulated import Machine, Odds, Process, Violation
 from simulated_storage import SimulatedStorage
 from simulation import LOG, Simulation
 
-from eventcsv.log import FileLog
-from eventcsv.publisher import Publisher
-from eventcsv.segments import LogReader
-from eventcsv.storage import Storage
+from eventcsv.log.file_log import FileLog
+from eventcsv.log.reader import LogReader
+from eventcsv.storage.files import Storage
+from eventcsv.view.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from eventcsv.checkpoint import View
-    from eventcsv.origin import Origin
+    from eventcsv.view.checkpoint import View
+    from eventcsv.view.starting_point import Origin
 
 SEEDS = range(200)
 LONG_RUN = [range(first, first + 500) for first in range(0, 10_000, 500)]

@@ -28,15 +28,15 @@ from hypothesis.stateful import (
 from servers import unused_name
 
 from eventcsv import EventCsv
-from eventcsv.backup import ASKED, EDITED, SESSION
-from eventcsv.scan import Position
+from eventcsv.log.scan import Position
+from eventcsv.view.backup import ASKED, EDITED, SESSION
 
 if TYPE_CHECKING:
     import pytest
     from servers import PgServer
 
-    from eventcsv.backup import Backup
     from eventcsv.event import Event
+    from eventcsv.view.backup import Backup
 
 KEYS = [f"PO{number}" for number in range(5)]
 Rows = list[dict[str, str]]

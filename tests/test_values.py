@@ -29,7 +29,7 @@ from servers import unused_name
 
 from eventcsv import EventCsv, InvalidEvent
 from eventcsv.event import BLANKS, COLUMNS, LONGEST_CELL, Event, decode
-from eventcsv.fold import FORMULA_STARTS, unguarded_id
+from eventcsv.table.fold import FORMULA_STARTS, unguarded_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -443,7 +443,7 @@ def test_any_result_is_recorded_or_refused_for_a_reason(
         pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder,
     ):
-        patch.setattr("eventcsv.bulk.FEW_LINES", few_lines)
+        patch.setattr("eventcsv.table.frames.FEW_LINES", few_lines)
         path = Path(folder) / "input.csv"
         path.write_text("PO_NUMBER;STATUS;Note\nPO1;;\nPO2;;\n4711;;\n")
         job = EventCsv(path, durability="process")

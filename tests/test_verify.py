@@ -13,14 +13,14 @@ from faults import Recording, with_storage
 
 from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
 from eventcsv.event import sealed, unsealed
-from eventcsv.storage import Storage
+from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.synchronize import Event as Flag
 
-    from eventcsv.backup import Backup
-    from eventcsv.verify import VerifyReport
+    from eventcsv.view.backup import Backup
+    from eventcsv.view.verify import VerifyReport
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventcsv import EventCsv, InvalidCsv, terminal
-from eventcsv.run import RunResult
-from eventcsv.worker import Outcome
+from eventcsv import EventCsv, InvalidCsv
+from eventcsv.cli import messages as terminal
+from eventcsv.run.run import RunResult
+from eventcsv.worker.serve import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -33,7 +33,15 @@ _SERVER: Final = """
 import json, os, sys
 sys.path[:0] = [sys.argv[1]]
 import faults
-from eventcsv import EventCsv, backup, cli, compactor, masking, prune, publisher, session, storage, terminal
+from eventcsv import EventCsv, masking
+from eventcsv.view import backup
+from eventcsv.cli import app as cli
+from eventcsv.view import compactor
+from eventcsv.view import prune
+from eventcsv.view import publisher
+from eventcsv.run import session
+from eventcsv.storage import files as storage
+from eventcsv.cli import messages as terminal
 masking.get_logger()
 EventCsv.__init__.__kwdefaults__["settle_s"] = 0.0
 while line := sys.stdin.buffer.raw.readline():

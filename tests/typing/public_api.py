@@ -35,7 +35,7 @@ from eventcsv import (
     VerifyReport,
     emit_result,
 )
-from eventcsv.session_lock import Holder
+from eventcsv.view.session_lock import Holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

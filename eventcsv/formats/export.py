@@ -1,0 +1,216 @@
+"""The CSV in another format: an Excel workbook, Parquet or JSON Lines. All cells are the texts that the CSV has.
+
+A file appears whole or not at all, and takes the place of nothing but an earlier export.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final, Literal, cast
+
+import orjson
+import polars as pl
+
+from eventcsv import masking
+from eventcsv.errors import UnsafePath
+from eventcsv.event import column_id
+
+if TYPE_CHECKING:
+    from eventcsv.log.scan import Damage
+    from eventcsv.storage.files import Storage
+    from eventcsv.storage.rights import Rights
+    from eventcsv.table.table import Table
+    from eventcsv.view.projection import Folded
+
+Format = Literal["xlsx", "parquet", "jsonl"]
+FORMATS: Final = ("xlsx", "parquet", "jsonl")
+_MARK: Final = {"eventcsv": "export"}
+_NEWER: Final = "Name another file, or say --force (force=True) to replace it"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes:
+        path: The file, or None for a stream.
+        file_format: xlsx, parquet or jsonl.
+        rows: How many rows it has, the header aside.
+        columns: How many columns.
+        size_bytes: Its size.
+        cut: Cells of a workbook, as "key column", that have more characters than Excel can hold. They end in a note.
+        damage: What is damaged in the part of the log that was read.
+        torn: Lines that a crash had cut off. Normal after one: they were never acknowledged.
+    """
+
+    path: str | None
+    file_format: Format
+    rows: int
+    columns: int
+    size_bytes: int
+    cut: tuple[str, ...]
+    damage: tuple[Damage, ...]
+    torn: tuple[Damage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """What an export never replaces, not even by force.
+
+    Attributes:
+        csv_path: The CSV.
+        log_dir: The directory of its log, with all that is in it.
+        backup_dir: The directory of its backups; the .csv and .json files in it.
+    """
+
+    csv_path: str
+    log_dir: str
+    backup_dir: str
+
+    def check(self, path: str) -> None:
+        """Refuse a path where the job's own files are.
+
+        Raises:
+            UnsafePath: It is one of them.
+        """
+        directory, name = os.path.split(path)
+        place = os.path.join(os.path.realpath(directory), name)
+        if place == os.path.realpath(self.csv_path):
+            raise UnsafePath(f"{path}: is the CSV itself. Name another file")
+        if f"{place}/".startswith(f"{os.path.realpath(self.log_dir)}/"):
+            raise UnsafePath(f"{path}: is in the folder of the event log. Name a file elsewhere")
+        is_backup = place.endswith((".csv", ".json")) and os.path.dirname(place) == os.path.realpath(self.backup_dir)
+        if is_backup and os.path.exists(place):
+            raise UnsafePath(f"{path}: is among the backups. Name another file")
+
+
+def format_of(path: str, named: str | None = None) -> Format:
+    """Return the format of a file: the one that is named, or else the one of its suffix.
+
+    Raises:
+        ValueError: There is no such format, or the suffix tells none.
+    """
+    suffix = os.path.splitext(path)[1].lower().removeprefix(".")
+    found = named or {"ndjson": "jsonl"}.get(suffix, suffix)
+    if found not in FORMATS:
+        raise ValueError(f"which format is {named or path!r}? End the name in .xlsx, .parquet or .jsonl, or name one")
+    return cast("Format", found)
+
+
+def export(
+    folded: Folded,
+    target: str | IO[bytes],
+    *,
+    file_format: Format,
+    forbidden: Forbidden,
+    storage: Storage,
+    force: bool,
+) -> ExportResult:
+    """Write the CSV to a file or a stream; see `EventCsv.export`."""
+    table = folded.table
+    if isinstance(target, str):
+        _check_place(target, table.names[table.key], forbidden, storage, force=force)
+    data, cut = _rendered(table, file_format)
+    if isinstance(target, str):
+        put(data, target, storage, like=_rights(target, forbidden.csv_path, storage))
+    else:
+        target.write(data)
+    return ExportResult(
+        path=target if isinstance(target, str) else None,
+        file_format=file_format,
+        rows=table.rows.height,
+        columns=len(table.names),
+        size_bytes=len(data),
+        cut=cut,
+        damage=folded.damage,
+        torn=folded.torn,
+    )
+
+
+def _rights(target: str, csv_path: str, storage: Storage) -> Rights | None:
+    """Return the rights to the CSV, or to the earlier export when somebody has closed that further."""
+    earlier, wanted = storage.rights(target), storage.rights(csv_path)
+    return earlier if earlier and (wanted is None or earlier.within(wanted)) else wanted
+
+
+def _rendered(table: Table, file_format: Format) -> tuple[bytes, tuple[str, ...]]:
+    """Return the bytes of the file, and what was cut to fit into it."""
+    if file_format == "xlsx":
+        from eventcsv.formats.xlsx_writer import workbook_of  # noqa: PLC0415  # the other formats need no xlsxwriter
+
+        return workbook_of(table)
+    frame = table.rows_as_text()
+    frame.columns = _unique_names(table)
+    buffer = io.BytesIO()
+    if file_format == "parquet":
+        frame.write_parquet(buffer, metadata=_MARK)
+    else:
+        frame.write_ndjson(buffer)
+    return buffer.getvalue(), ()
+
+
+def _unique_names(table: Table) -> list[str]:
+    """Return the names of the columns; those without one, of which there may be several, are called "column 3"."""
+    names = list(table.names)
+    for index, name in enumerate(names):
+        if not column_id(name):
+            wanted = f"column {index + 1}"
+            while wanted in names:
+                wanted += "_"
+            names[index] = wanted
+    return names
+
+
+def _check_place(path: str, key: str, forbidden: Forbidden, storage: Storage, *, force: bool) -> None:
+    forbidden.check(path)
+    storage.check_folder(path)
+    if not storage.check_regular(path) or force:
+        return
+    if not _is_export(path, key):
+        raise UnsafePath(f"{path}: is there already, and is no earlier export or was changed since. {_NEWER}")
+
+
+def _is_export(path: str, key: str) -> bool:
+    """Tell whether a file is an earlier export that nobody has worked on since, or empty."""
+    with open(path, "rb") as file:
+        head = file.read(4)
+        if head.startswith(b"{"):
+            file.seek(0)
+            return _is_row(file.readline(), key)
+    if head == b"PAR1":
+        with suppress(pl.exceptions.PolarsError, OSError):
+            return _MARK.items() <= pl.read_parquet_metadata(path).items()
+    if head.startswith(b"PK"):
+        from eventcsv.formats.xlsx_writer import is_untouched  # noqa: PLC0415  # see above
+
+        return is_untouched(path)
+    return not head
+
+
+def _is_row(line: bytes, key: str) -> bool:
+    """Tell whether a line is a row of an export: texts only, the key among them. A line of an event log is none."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(row, dict) and key in row and all(isinstance(text, str) for text in row.values())
+
+
+def put(data: bytes, path: str, storage: Storage, *, like: Rights | None) -> None:
+    """Put `data` at `path`, durably and in one step, with the rights to have; by default it is ours alone."""
+    directory, name = os.path.split(path)
+    # Random, so that two exports to the same path cannot take each other's half-written file for their own.
+    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if lost := storage.write_new(temporary, data, like=like):
+            masking.get_logger().warning("file.rights_not_kept", path=path, lost=lost)
+        storage.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            storage.remove_ours(temporary, owner=like.uid if like else None)
+        raise
+    storage.sync_directory(directory)

@@ -1,0 +1,159 @@
+"""What the log tells of each PO, of each segment and of each kind of failure: one pass over its events. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, Kind, column_id
+from eventcsv.report.grouping import pattern_of
+from eventcsv.report.timeline import Moment, Outcome
+from eventcsv.table.fold import FORMULA_STARTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+KEPT_EVENTS: Final = 50
+_MESSAGE: Final = column_id(COLUMNS["error_message"])
+_FORMULAS: Final = tuple(f"'{start}" for start in FORMULA_STARTS)
+
+
+@dataclass(slots=True)
+class Story:
+    """What the log has told of one PO so far."""
+
+    started: int = 0
+    results: int = 0
+    unannounced: int = 0
+    interrupted: int = 0
+    edits: int = 0
+    took_s: float | None = None
+    begun: tuple[datetime | None, int] | None = None
+    patterns: dict[str, None] = field(default_factory=dict)
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
+
+
+@dataclass(slots=True)
+class Part:
+    """What the log has told of one segment so far."""
+
+    moments: list[Moment] = field(default_factory=list)
+    writers: set[str] = field(default_factory=set)
+    first_at: str = ""
+    last_at: str = ""
+    interrupted: int = 0
+
+
+@dataclass(slots=True)
+class Alike:
+    """What the log has told of one kind of failure so far."""
+
+    example: str = ""
+    times: int = 0
+    pos: set[str] = field(default_factory=set)
+    open: int = 0
+    first_at: str = ""
+    last_at: str = ""
+
+
+class Stories:
+    """Everything that the log tells, event by event."""
+
+    def __init__(
+        self, done: Collection[str], shown: Callable[[str], str], status_column: str = COLUMNS["status"]
+    ) -> None:
+        self.stories: dict[str, Story] = {}
+        self.parts: dict[int, Part] = {}
+        self.alike: dict[str, Alike] = {}
+        self._done = done
+        self._status = column_id(status_column)
+        self._shown = shown
+        self._ids: set[str] = set()
+
+    def add(self, segment: int, event: Event) -> None:
+        """Take note of one event; one that a retry appended again counts once."""
+        if event.kind not in {Kind.STARTED, Kind.RESULT, Kind.EDIT} or event.id in self._ids:
+            return
+        self._ids.add(event.id)
+        key = event.key.strip(BLANKS)
+        story = self.stories.setdefault(key, Story())
+        story.events.append(event)
+        if event.kind == Kind.EDIT:
+            story.edits += 1
+            return
+        part = self.parts.setdefault(segment, Part())
+        part.first_at = part.first_at or event.ts
+        part.last_at = event.ts
+        moment = _moment(event.ts)
+        if event.kind == Kind.STARTED:
+            self._start(story, moment, segment)
+        else:
+            part.writers.add(event.id.rpartition("-")[0])
+            self._end(key, story, event, part, moment)
+
+    def _start(self, story: Story, moment: datetime | None, segment: int) -> None:
+        self._break_off(story)
+        story.started += 1
+        story.begun = (moment, segment)
+
+    def _break_off(self, story: Story) -> None:
+        """Count an attempt that will have no result."""
+        if story.begun:
+            story.interrupted += 1
+            self.parts[story.begun[1]].interrupted += 1
+            story.begun = None
+
+    def _end(self, key: str, story: Story, event: Event, part: Part, moment: datetime | None) -> None:
+        story.results += 1
+        if story.begun:
+            took_s = (moment - story.begun[0]).total_seconds() if moment and story.begun[0] else -1.0
+            if took_s >= 0:  # a clock that was set back tells nothing
+                story.took_s = max(took_s, story.took_s or 0.0)
+            story.begun = None
+        else:
+            story.unannounced += 1
+        cells = {column_id(name): text for name, text in event.cells.items()}
+        outcome = outcome_of(cells.get(self._status, ""), cells.get(_MESSAGE, ""), self._done)
+        if outcome is Outcome.FAILED:
+            group = self.group(key, cells.get(_MESSAGE, ""))
+            group.times += 1
+            group.first_at = group.first_at or event.ts
+            group.last_at = event.ts
+        if moment:
+            part.moments.append(Moment(moment, outcome))
+
+    def group(self, key: str, message: str) -> Alike:
+        """Put a PO into the group of a message."""
+        example = self._shown(message[1:] if message.startswith(_FORMULAS) else message)  # as it was before the fold
+        pattern = pattern_of(example, key)
+        self.stories.setdefault(key, Story()).patterns[pattern] = None
+        group = self.alike.setdefault(pattern, Alike())
+        group.example = example
+        group.pos.add(key)
+        return group
+
+    def finish(self, *, at_work: bool) -> None:
+        """Count what is in flight as interrupted, unless somebody is at work on it."""
+        for story in self.stories.values():
+            if not at_work:
+                self._break_off(story)
+
+
+@cache
+def _moment(ts: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(ts)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def outcome_of(status: str, message: str, done: Collection[str]) -> Outcome:
+    """Return what a result amounts to, by the STATUS words that count as done."""
+    word = status.strip(BLANKS).upper()
+    if word in done:
+        return Outcome.DONE
+    return Outcome.FAILED if word in FAILED or message else Outcome.OTHER

@@ -1,0 +1,201 @@
+"""A report as one page of HTML: the data as JSON, the style and the script in the page, nothing loaded from anywhere.
+
+The script builds everything that shows from the data, as text and never as HTML. A content security policy allows this
+very script and style, by their hashes, and nothing else: no request, no other script, whatever a message may hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from eventcsv import masking
+from eventcsv.errors import UnsafePath
+from eventcsv.event import Kind
+from eventcsv.report.collect import category_of
+from eventcsv.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from eventcsv.report.collect import PoReport, Report
+    from eventcsv.storage.files import Storage
+
+_MARK: Final = b'<meta name="generator" content="eventcsv '
+_MARKED_BYTES: Final = 1_000
+_KINDS: Final = (Kind.STARTED, Kind.RESULT, Kind.EDIT)
+_ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+def default_output(csv_path: str) -> str:
+    """Return where the page of a CSV goes when nobody says: beside it."""
+    stem, suffix = os.path.splitext(csv_path)
+    return f"{stem if suffix == '.csv' else csv_path}.report.html"
+
+
+def render(report: Report) -> bytes:
+    """Return the page."""
+    style, script = _asset("page.css"), _asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+    filled = {
+        "policy": policy,
+        "version": html.escape(__version__),
+        "title": html.escape(_utf8(report.csv_name)),
+        "style": style,
+        "data": _json_for_html(_record(report)),
+        "script": script,
+    }
+    # In one pass over the template, so that nothing in the data is taken for a place to fill.
+    parts = _asset("page.html").split("{{")
+    page = [parts[0]]
+    for part in parts[1:]:
+        name, _, rest = part.partition("}}")
+        page += [filled[name], rest]
+    return "".join(page).encode()
+
+
+def _asset(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _utf8(text: str) -> str:
+    return os.fsencode(text).decode(errors="replace")
+
+
+def _json_for_html(record: dict[str, Any]) -> str:
+    """Return JSON that cannot end the element that it stands in, whatever its texts are."""
+    return orjson.dumps(record).decode().translate(_ESCAPES)
+
+
+# --- the data ----------------------------------------------------------------------------------------------------
+
+
+class _Texts:
+    """Every text of the page once; elsewhere stand their numbers."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        return self.numbers.setdefault(text, len(self.numbers))
+
+
+def summary_of(report: Report, output: str) -> dict[str, Any]:
+    """Return a report without its POs, for programs."""
+    record = asdict(report) | {"output": output, "total": len(report.pos)}
+    return {name: value for name, value in record.items() if name != "pos"}
+
+
+def _record(report: Report) -> dict[str, Any]:
+    """Return the data of the page: for 10,000 POs in columns, since the same names 10,000 times cost twice the size."""
+    text = _Texts()
+    pos = report.pos
+    columns = {
+        "key": [po.key for po in pos],
+        "status": [text(po.status) for po in pos],
+        "category": [category_of(po.status, done=po.done) for po in pos],
+        "failed": [int(po.failed) for po in pos],
+        "supplier": [text(po.supplier) for po in pos],
+        "message": [text(po.message) for po in pos],
+        "at": [po.at for po in pos],
+        "attempts": [po.attempts for po in pos],
+        "interrupted": [po.interrupted for po in pos],
+        "took_s": [po.took_s for po in pos],
+        "in_flight": [int(po.in_flight) for po in pos],
+        "groups": [po.groups for po in pos],
+        "events": [list(_events(po, text)) for po in pos],
+        "earlier": [po.earlier for po in pos],
+    }
+    return {
+        **_small(report),
+        "csv_name": _utf8(report.csv_name),
+        "version": __version__,
+        "pos": columns,
+        "texts": list(text.numbers),
+    }
+
+
+def _small(report: Report) -> dict[str, Any]:
+    """Return a report without its POs, which are many."""
+    return {name: getattr(report, name) for name in report.__slots__ if name != "pos"}
+
+
+def _events(po: PoReport, text: _Texts) -> Iterable[list[str | int]]:
+    """Return a PO's history: each event as its time, its kind by number, its writer, and its columns and texts."""
+    for event in po.events:
+        cells = [text(part) for cell in event.cells.items() for part in cell]
+        yield [event.ts, _KINDS.index(event.kind), text(event.id.rpartition("-")[0]), *cells]
+
+
+# --- the file ----------------------------------------------------------------------------------------------------
+
+
+def check_output(storage: Storage, path: str, precious: tuple[str, ...], *, force: bool) -> None:
+    """Refuse to put a page where something else is.
+
+    Args:
+        storage: The seam to the file system.
+        path: Where the page would go.
+        precious: The CSV, and the folders in which nothing may be touched.
+        force: Replace a file that is no earlier report.
+
+    Raises:
+        UnsafePath: It must not, or not without `force`.
+    """
+    real = os.path.realpath(path)
+    for place in map(os.path.realpath, precious):
+        if os.path.commonpath([real, place]) == place or _is_same(real, place):
+            raise UnsafePath(
+                f"{path}: is the CSV itself, or in its log or backups. Nothing was written; name another file"
+            )
+    storage.check_folder(path)
+    if storage.check_regular(path) and not force and not _is_report(storage, path):
+        raise UnsafePath(
+            f"{path}: is there already and is no report of eventcsv. It was left untouched; "
+            "name another file, or replace it with --force"
+        )
+
+
+def _is_same(path: str, other: str) -> bool:
+    """Tell whether two paths name one file, as on a disk that ignores case."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def _is_report(storage: Storage, path: str) -> bool:
+    fd = storage.open_regular(path, os.O_RDONLY)
+    try:
+        return _MARK in storage.pread(fd, _MARKED_BYTES, 0)
+    finally:
+        storage.close(fd)
+
+
+def write(storage: Storage, path: str, page: bytes) -> None:
+    """Put the page in place, whole or not at all."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
+    like = storage.rights(path) if storage.check_regular(path) else None
+    owner = like.uid if like else None
+    try:
+        if lost := storage.write_new(temporary, page, like=like):
+            masking.get_logger().warning("file.rights_not_kept", path=path, lost=lost)
+        storage.replace(temporary, path)
+    except OSError:
+        storage.remove_ours(temporary, owner=owner)
+        raise
+    storage.sync_directory(directory)

@@ -1,0 +1,373 @@
+"""A session: one run over a CSV, from what the last one left over to the last result in the CSV.
+
+While it lasts it is the only one. It brings the CSV up to date with what an earlier run left in the log, makes a
+verified backup, begins a new segment, keeps the CSV current in the background, and ends with a full compaction, however
+it ends. `Session.run` works through the pending POs with worker processes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import re
+import threading
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+from eventcsv import masking
+from eventcsv.errors import EventCsvError, ServerError
+from eventcsv.event import DONE
+from eventcsv.log.interface import LEASE_S
+from eventcsv.run.pool import Pool
+from eventcsv.run.run import Run, RunResult
+from eventcsv.run.starting import is_from_nowhere
+from eventcsv.signals import Stop, stop_signals, terminable
+from eventcsv.view.progress import pending_of
+from eventcsv.view.refresh import keep_current
+from eventcsv.worker.serve import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from types import TracebackType
+
+    from eventcsv.event import InFlight
+    from eventcsv.log.scan import Damage
+    from eventcsv.run.run import Job
+    from eventcsv.view.backup import Backup
+    from eventcsv.view.compactor import Compactor, CompactResult
+    from eventcsv.view.edits import Edit
+    from eventcsv.view.session_lock import SessionLock
+    from eventcsv.worker.serve import Finalizer, Initializer, Process
+
+_SESSION_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+Interrupted = Literal["retry", "hold"]
+
+
+class Session:
+    """A run over a CSV; a context manager. Made by `EventCsv.session`.
+
+    Args:
+        job: The CSV.
+        compactor: Keeps it current.
+        lock: Keeps other sessions away.
+        session_id: Its name, in backups and log output; by default something random.
+        refresh_s: How far the CSV may be behind the log, in seconds.
+        accept_edit: Whether what was saved before is taken over even if it does away with many results.
+
+    Attributes:
+        id: Its name.
+        begun: What bringing the CSV up to date did at the beginning; its `base` is the backup.
+        ended: What the compaction at the end did, or None.
+        interrupted: The POs that were in flight when an earlier run died.
+        damage: What was found damaged in the log so far.
+        edits: What the saves did that were taken over so far, as the session began or since.
+        stop: Asks the present run to finish what is in flight and to return; None when none is on.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        compactor: Compactor,
+        lock: SessionLock,
+        *,
+        session_id: str | None = None,
+        refresh_s: float = 1.0,
+        accept_edit: bool = False,
+    ) -> None:
+        if session_id is not None and not _SESSION_ID.fullmatch(session_id):
+            raise ValueError(f"session_id: has to be 1 to 64 of 0-9, A-Z, a-z and -, not {session_id!r}")
+        if not 0 < refresh_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"refresh_s: has to be a number of seconds above 0, not {refresh_s}")
+        # What event ids begin with must be used only once, whatever name a caller gives its sessions.
+        self._writer = os.urandom(4).hex()
+        self._numbers = itertools.count(1)
+        self.id = session_id or self._writer
+        self.interrupted: tuple[InFlight, ...] = ()
+        self.damage: list[Damage] = []
+        self.edits: list[Edit] = []
+        self._accept_edit = accept_edit
+        self.ended: CompactResult | None = None
+        self.stop: Stop | None = None
+        self._job = job
+        self._compactor = compactor
+        self._lock = lock
+        self._refresh_s = refresh_s
+        self._end = threading.Event()
+        self._view_changed = threading.Event()
+        self._at_exit = ExitStack()
+        self._is_open = False
+        self._pid = os.getpid()
+        self._running = threading.Lock()
+
+    def __enter__(self) -> Self:
+        if self._end.is_set() or self._is_open:
+            raise EventCsvError("a session is entered once; make another one: job.session()")
+        self._compactor.check()  # before the lock makes a folder beside a mistyped path
+        with ExitStack() as stack:
+            stack.enter_context(self._lock.held(self.id))
+            stack.enter_context(terminable())
+            self.begun = self._compactor.begin(self.id, accept_edit=self._accept_edit)
+            self._take_note(self.begun)
+            self.interrupted = self.begun.in_flight
+            self._job.new_segment()
+            self._job.record_as(f"{self._writer}-00")
+            background = threading.Thread(target=self._keep_current, name="eventcsv-compactor", daemon=True)
+            background.start()
+            stack.callback(background.join)
+            stack.callback(self._end.set)
+            self._at_exit = stack.pop_all()
+        self._is_open = True
+        masking.get_logger().info(
+            "session.started",
+            session=self.id,
+            csv=self._job.csv_path,
+            backup=self.backup.path,
+            left_over=self.begun.events,
+            in_flight=[item.key for item in self.interrupted],
+        )
+        return self
+
+    @property
+    def backup(self) -> Backup:
+        """The backup that was made at the beginning."""
+        if self.begun.base is None:
+            raise EventCsvError("a session without a backup")  # what begin() returns has one
+        return self.begun.base
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pid != os.getpid():  # a forked child that leaves the block; the session is its parent's
+            return
+        with ExitStack() as stack:
+            stack.push(self._at_exit)
+            self._is_open = False
+            self._end.set()
+            try:
+                self.ended = self._compactor.compact()
+                self._take_note(self.ended)
+            except (EventCsvError, OSError) as trouble:
+                if kind is None:
+                    raise
+                masking.get_logger().error("session.not_compacted", session=self.id, error=str(trouble))
+        masking.get_logger().info(
+            "session.ended", session=self.id, csv=self._job.csv_path, error=None if kind is None else kind.__name__
+        )
+
+    def _take_note(self, result: CompactResult) -> None:
+        self.damage += result.damage
+        self.edits += result.edits
+
+    def _keep_current(self) -> None:
+        def on_result(result: CompactResult) -> None:
+            self._take_note(result)
+            if result.edited or result.rebuilt:
+                self._view_changed.set()
+
+        def on_trouble(trouble: str) -> None:
+            masking.get_logger().warning("view.not_updated", csv=self._job.csv_path, error=trouble)
+
+        keep_current(self._compactor, self._end, refresh_s=self._refresh_s, on_result=on_result, on_trouble=on_trouble)
+
+    def pending(self, *, done: Collection[str] = DONE) -> list[str]:
+        """Return the POs that are not done, in the order of the CSV; see `EventCsv.pending`."""
+        return pending_of(self._compactor.peek().table, done)
+
+    def run(
+        self,
+        process: Process,
+        *,
+        workers: int = 1,
+        timeout_s: float | None = None,
+        interrupted: Interrupted = "retry",
+        initializer: Initializer | None = None,
+        finalizer: Finalizer | None = None,
+        done: Collection[str] = DONE,
+        lease_s: float = LEASE_S,
+    ) -> RunResult:
+        """Work through the pending POs, in the order of the CSV, with worker processes.
+
+        Each result is recorded by its worker before the next PO is taken up. An exception becomes STATUS=ERROR with
+        its message. A worker that dies, or takes longer than `timeout_s`, costs its own PO only (ERROR, with what
+        happened) and is replaced. POs that an operator adds while this runs are worked on too.
+
+        In the main thread the first Ctrl-C, SIGTERM or SIGHUP lets the workers finish what they are on and returns;
+        the second one stops at once.
+
+        Args:
+            process: Called in a worker with a PO and its row (column name to text). It returns columns (a mapping from
+                names to values, a dataclass, a named tuple, pairs), a STATUS, True, False for FAILED, or None. STATUS
+                is COMPLETED when it names none, and an old ERROR_MESSAGE is cleared when it names none. Of anything
+                else STATUS is ERROR, with what was returned. It has to be importable: at the top of a module.
+            workers: How many worker processes.
+            timeout_s: How long a PO may take, in seconds; None for as long as it likes.
+            interrupted: What to do with POs that were in flight when an earlier run died, whose work may or may not
+                have been done: "retry" them, or "hold" them back.
+            initializer: Called once in each worker, before its first PO, for instance to open a browser. It may be a
+                context manager (a function under contextlib.contextmanager, a class with __enter__): what it returns
+                is entered then, and left where a finalizer is called.
+            finalizer: Called once in each worker that ends in peace, after its last PO, for instance to close that
+                browser. It has 30 seconds for this. One that is lost is not asked, and whatever it started is killed.
+            done: The STATUS words that count as done.
+            lease_s: With a log on a server, how long other hosts wait before they take over the POs of one that died or
+                was cut off, in seconds. Runs on several hosts take different POs.
+
+        Returns:
+            What was done.
+
+        Raises:
+            ValueError: An argument makes no sense.
+            EventCsvError: No worker could be started, or a function cannot be given to one or called.
+            InvalidCsv: The CSV cannot be read.
+        """
+        if workers < 1:
+            raise ValueError(f"workers: has to be 1 or more, not {workers}")
+        if timeout_s is not None and not 0 < timeout_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"timeout_s: has to be a number of seconds above 0, not {timeout_s}")
+        if not 0 < lease_s <= threading.TIMEOUT_MAX:
+            raise ValueError(f"lease_s: has to be a number of seconds above 0, not {lease_s}")
+        if interrupted not in {"retry", "hold"}:
+            raise ValueError(f'interrupted: has to be "retry" or "hold", not {interrupted!r}')
+        if not self._is_open or self._pid != os.getpid():
+            raise EventCsvError("the session is not open here: with job.session() as session: session.run(...)")
+        if not self._running.acquire(blocking=False):
+            raise EventCsvError("a run of this session is on already; two would work on the same POs")
+        try:
+            return self._run(
+                Work(self._job, process, initializer, finalizer),
+                workers,
+                timeout_s,
+                done,
+                hold=interrupted == "hold",
+                lease_s=lease_s,
+            )
+        finally:
+            self._running.release()
+
+    def workers_possible(self, workers: int) -> tuple[int, str]:
+        """Tell how many workers a run can have: as many as wanted, unless the server of the log lacks connections.
+
+        Args:
+            workers: How many are wanted.
+
+        Returns:
+            How many there will be, and why they are fewer, or "".
+
+        Raises:
+            ServerError: There is not even a connection for one.
+        """
+        log = self._compactor.origins.log
+        left = log.connections_left()
+        if left is None or left > workers:  # one more than workers: claims are renewed on a connection of their own
+            return workers, ""
+        who = "1 worker needs" if workers == 1 else f"{workers} workers need"
+        needs = f"{who} {workers + 1} connections besides the run's"
+        if left <= 1:
+            raise ServerError(
+                f"{log.place}: {needs}, and the server has {left} left. Raise max_connections there, or end what else "
+                "is connected"
+            )
+        return left - 1, f"{needs}, and the server has {left} left; going on with {left - 1}"
+
+    def _run(
+        self,
+        work: Work,
+        workers: int,
+        timeout_s: float | None,
+        done: Collection[str],
+        *,
+        hold: bool,
+        lease_s: float,
+    ) -> RunResult:
+        clock = time.perf_counter()
+        check_callable(work.process)
+        check_hook(work.initializer, "initializer")
+        check_hook(work.finalizer, "finalizer")
+        _check_importable(work)
+        workers, notice = self.workers_possible(workers)
+        if notice:
+            masking.get_logger().warning("run.fewer_workers", workers=workers, reason=notice)
+        run = Run(self._job, self._compactor, self._view_changed, done, hold=hold, writer=self._writer, lease_s=lease_s)
+        size = min(workers, max(1, len(run.todo)))
+        pool = Pool(work, size, timeout_s, self._writer, self._numbers, run)
+        with stop_signals() as stop:
+            self.stop = stop
+            try:
+                if run.todo:
+                    pool.run(lambda: stop.is_set() or bool(run.hopeless))
+            finally:
+                self.stop = None
+                run.close()
+        return run.result(
+            stopped=stop.reason or run.hopeless or None,
+            edits=tuple(self.edits),
+            duration_s=time.perf_counter() - clock,
+        )
+
+
+def check_callable(process: Process) -> None:
+    """Refuse early what no worker could call.
+
+    Raises:
+        EventCsvError: It is a coroutine or a generator, or does not take a PO and its row.
+    """
+    for is_other in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        if is_other(process):
+            raise EventCsvError("process: has to be a plain function; wrap a coroutine in asyncio.run()")
+    try:
+        signature = inspect.signature(process)
+    except ValueError:  # a function of C that does not tell
+        return
+    try:
+        signature.bind("", {})
+    except TypeError as error:
+        raise EventCsvError(
+            f"process: is called with a PO and its row, and does not take them: {error}. "
+            "Define it as def download(key, row)"
+        ) from None
+
+
+def check_hook(hook: Initializer | Finalizer | None, name: str) -> None:
+    """Refuse early an initializer or finalizer that no worker could call, or that would do nothing.
+
+    Args:
+        hook: It.
+        name: What to call it in errors.
+
+    Raises:
+        EventCsvError: It is a coroutine, a generator that is no context manager, or it takes arguments.
+    """
+    if hook is None:
+        return
+    if inspect.isgeneratorfunction(hook):
+        raise EventCsvError(
+            f"{name}: is a generator. Put @contextlib.contextmanager before it, and give it as initializer"
+        )
+    inner = inspect.unwrap(hook)
+    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
+        raise EventCsvError(f"{name}: has to be a plain function; wrap a coroutine in asyncio.run()")
+    if name == "finalizer" and inspect.isgeneratorfunction(inner):
+        raise EventCsvError(f"{name}: is a context manager, which nobody would enter. Give it as initializer")
+    with suppress(ValueError):  # a function of C that does not tell
+        try:
+            inspect.signature(hook).bind()
+        except TypeError as error:
+            raise EventCsvError(f"{name}: is called without arguments, and does not take that: {error}") from None
+
+
+def _check_importable(work: Work) -> None:
+    """Refuse early what no worker could be given."""
+    if is_from_nowhere(work.process) or is_from_nowhere(work.initializer):
+        raise EventCsvError(
+            "process: is defined where no worker process can import it from (a notebook, the REPL, python -c, standard "
+            "input). Put it, and the initializer, in a module of its own, as jobs.py, and import it from there"
+        )
+    try:
+        work.check()
+    except Exception as error:
+        raise EventCsvError(
+            f"process: cannot be given to a worker process: {error}. "
+            "Define it, the initializer and the finalizer at the top of a module, by name and not as a lambda"
+        ) from error

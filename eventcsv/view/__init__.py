@@ -1,0 +1,7 @@
+"""The CSV on disk, kept what the log says; its backups, checks and progress.
+
+A *base* is a backup from which the log is replayed, the *checkpoint* tells how much of the log is in the CSV, a
+result is *late* when its row was added after it, *stale* is a row that was saved without its results.
+`starting_point` finds where a fold starts, `projection` folds onto it, `publisher` puts the outcome in the CSV's
+place, and `compactor` does the three under a lock.
+"""

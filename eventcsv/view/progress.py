@@ -1,0 +1,229 @@
+"""How far a job is: which POs are done, which are pending, how fast it goes, and what failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, InFlight, Kind, utc_text
+from eventcsv.log.scan import placed_events
+from eventcsv.table.table import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from eventcsv.log.interface import Log
+    from eventcsv.log.scan import Damage
+    from eventcsv.table.table import Table
+    from eventcsv.view.edits import Edit
+    from eventcsv.view.projection import Folded
+    from eventcsv.view.session_lock import Holder
+
+WINDOW_S: Final = 60.0
+_FIRST_TAIL_BYTES: Final = 256 << 10
+_LONGEST_TAIL_BYTES: Final = 16 << 20
+_MANGLED: Final = r"^[+-]?\d([.,]\d+)?[eE]\+\d+$"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A PO that is not done and says why.
+
+    Attributes:
+        key: The PO.
+        status: Its STATUS.
+        message: Its ERROR_MESSAGE.
+        at: Its LAST_PROCESSED.
+    """
+
+    key: str
+    status: str
+    message: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is, at the log's present end. A PO on several rows counts once.
+
+    Attributes:
+        csv_path: The CSV.
+        total: How many POs there are.
+        done: How many of them are done.
+        pending: How many are not.
+        by_status: How many have which STATUS, the most frequent first; "" for none yet.
+        rate_per_min: How many POs got a result in the last minute, or per minute since the log's last segment began
+            when that is less than a minute ago.
+        eta_s: How long the pending ones take at that rate, in seconds; None when nothing moves.
+        failures: The POs that are not done and say why, by LAST_PROCESSED, the latest last.
+        session: The session that is at work, or None.
+        in_flight: What its workers are on; without a session, what a run that died left in flight.
+        unknown: How many keys that have results are in no row.
+        behind: How many results are in the log and not yet in the CSV.
+        damage: What is damaged in that part of the log.
+        torn: The lines in it, or behind it, that a crash had cut off.
+        csv_written_at: When the CSV was last written, by whomever, ISO 8601 in UTC; None when it is gone.
+        log_written_at: The same of the log; None without one.
+        trouble: Why the CSV is not kept current: it cannot be read, or was saved in a way that is not taken; or "".
+        trouble_since: When the CSV was saved like that, ISO 8601 in UTC.
+        last_edit: What the last save of the CSV did that was taken over, or None.
+        unknown_keys: The keys that have results and are in no row, in order.
+        rows: How many rows with a key there are; more than POs when keys are on several rows.
+        repeated: Keys that are on several rows, with how many; each of those rows gets the results of the key.
+        mangled: Keys that a spreadsheet has made numbers of, as 4,5E+15, so that their digits are lost.
+    """
+
+    csv_path: str
+    total: int
+    done: int
+    pending: int
+    by_status: dict[str, int]
+    rate_per_min: float
+    eta_s: float | None
+    failures: tuple[Failure, ...]
+    session: Holder | None
+    in_flight: tuple[InFlight, ...]
+    unknown: int
+    behind: int
+    damage: tuple[Damage, ...]
+    torn: tuple[Damage, ...]
+    csv_written_at: str | None = None
+    log_written_at: str | None = None
+    trouble: str = ""
+    trouble_since: str | None = None
+    last_edit: Edit | None = None
+    unknown_keys: tuple[str, ...] = ()
+    rows: int = 0
+    repeated: Mapping[str, int] = field(default_factory=dict)
+    mangled: tuple[str, ...] = ()
+
+
+def done_words(done: Collection[str] | str) -> tuple[str, ...]:
+    """Return the STATUS words that count as done, in upper case; what is no text is spelled as it is in the log."""
+    words = [done] if isinstance(done, str) else done
+    return tuple(str(word).strip(BLANKS).upper().encode(errors="backslashreplace").decode() for word in words)
+
+
+def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
+    """Return what there is to do, one line a PO in the order of the CSV.
+
+    Args:
+        table: The CSV.
+        done: The STATUS words that count as done, case aside.
+
+    Returns:
+        Columns `row`, `key`, `status` and `done`. Of a key on several rows the first that is not done speaks.
+    """
+    words = done_words(done)
+    column = table.status_index()
+    status = pl.Series([""] * table.rows.height, dtype=pl.String) if column is None else table.texts(column)
+    is_done = pl.col("status").str.to_uppercase().is_in(words)
+    rows = (
+        pl.DataFrame({"key": table.keys(), "status": status.str.strip_chars(BLANKS)})
+        .with_row_index("row")
+        .filter(pl.col("key") != "")
+        .with_columns(is_done.alias("done"))
+    )
+    if rows.get_column("key").n_unique() == rows.height:
+        return rows
+    return rows.sort("done", "row").unique("key", keep="first", maintain_order=True).sort("row")
+
+
+def pending_of(table: Table, done: Collection[str] | str) -> list[str]:
+    """Return the POs that are not done, in the order of the CSV."""
+    return work_of(table, done).filter(~pl.col("done")).get_column("key").to_list()
+
+
+def measure(
+    folded: Folded, log: Log, session: Holder | None, *, csv_path: str, done: Collection[str] | str, now: datetime
+) -> Progress:
+    """Return how far a job is.
+
+    Args:
+        folded: The CSV at the log's present end.
+        log: The event log.
+        session: The session that is at work, or None.
+        csv_path: The CSV.
+        done: The STATUS words that count as done.
+        now: The time, with its time zone.
+    """
+    work = work_of(folded.table, done)
+    finished = int(work.get_column("done").sum())
+    counts = work.get_column("status").value_counts().sort(["count", "status"], descending=[True, False])
+    pending = work.height - finished
+    rate_per_min = _rate_per_min(log, folded, now)
+    keys = folded.table.keys()
+    keys = keys.filter(keys != "")
+    unknown = (folded.origin.unknown - folded.late).union(folded.unknown)
+    taken_up = [item.key for item in folded.in_flight]
+    open_keys = set(work.filter(pl.col("key").is_in(taken_up) & ~pl.col("done")).get_column("key"))
+    return Progress(
+        csv_path=csv_path,
+        total=work.height,
+        done=finished,
+        pending=pending,
+        by_status={str(status): int(count) for status, count in counts.iter_rows()},
+        rate_per_min=rate_per_min,
+        eta_s=60.0 * pending / rate_per_min if rate_per_min else None,
+        failures=_failures(folded.table, work),
+        session=session,
+        in_flight=tuple(item for item in folded.in_flight if item.key in open_keys),
+        unknown=len(unknown),
+        behind=folded.events,
+        damage=folded.damage,
+        torn=folded.torn,
+        unknown_keys=tuple(sorted(unknown)),
+        rows=keys.len(),
+        repeated=_repeated(keys) if work.height < keys.len() else {},
+        mangled=tuple(keys.filter(keys.str.contains(_MANGLED)).unique(maintain_order=True)),
+    )
+
+
+def _repeated(keys: pl.Series) -> dict[str, int]:
+    counts = keys.alias("key").value_counts().filter(pl.col("count") > 1)
+    ordered = counts.sort("count", "key", descending=[True, False])
+    return {str(key): int(count) for key, count in ordered.iter_rows()}
+
+
+def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:
+    left = work.filter(~pl.col("done"))
+    cells = table.rows[left.get_column("row")]  # of few rows; to take the quotes off all of them takes a while
+    columns = {"message": table.index_of(COLUMNS["error_message"]), "at": table.index_of(COLUMNS["last_processed"])}
+    texts = cells.with_columns(
+        (pl.lit("") if index is None else text_of(pl.col(str(index)))).alias(name) for name, index in columns.items()
+    )
+    failed = left.hstack(texts.select("message", "at")).filter(
+        pl.col("status").is_in(list(FAILED)) | (pl.col("message") != "")
+    )
+    ordered = failed.sort("at", maintain_order=True).select("key", "status", "message", "at")
+    return tuple(Failure(*row) for row in ordered.iter_rows())
+
+
+def _rate_per_min(log: Log, folded: Folded, now: datetime) -> float:
+    """Count the POs that got a result lately, in the tail of the active segment."""
+    end = folded.end.position
+    since = utc_text(now - timedelta(seconds=WINDOW_S))
+    size_bytes = _FIRST_TAIL_BYTES
+    while True:
+        found = [event for chunk in log.tail(end, size_bytes) for _, event in placed_events(chunk)]
+        reaches_back = size_bytes >= end.offset_bytes or bool(found and found[0].ts < since)
+        if reaches_back or size_bytes >= _LONGEST_TAIL_BYTES:
+            break
+        size_bytes *= 4
+    recent = {event.key for event in found if event.ts >= since and event.kind == Kind.RESULT}
+    if not recent:
+        return 0.0
+    return 60.0 * len(recent) / _span_s(log, end.segment, found, now, whole=size_bytes >= end.offset_bytes)
+
+
+def _span_s(log: Log, segment: int, found: list[Event], now: datetime, *, whole: bool) -> float:
+    """Return the time over which the rate is counted: the window, or what the segment covers of it."""
+    began = str((log.header(segment) or {}).get("ts", "")) if whole else found[0].ts
+    try:
+        age_s = (now - datetime.fromisoformat(began)).total_seconds()
+    except (ValueError, TypeError):
+        age_s = WINDOW_S
+    return min(WINDOW_S, max(1.0, age_s))

@@ -80,7 +80,7 @@ crash: $(VENV)/installed-dev
 	$(BIN)/pytest --numprocesses auto -m long
 
 soak: $(VENV)/installed-dev
-	$(BIN)/python tests/soak.py --minutes $(MINUTES)
+	$(BIN)/python tests/support/soak.py --minutes $(MINUTES)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

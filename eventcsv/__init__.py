@@ -73,16 +73,16 @@ __all__ = [
 
 # These load Polars, so only for who asks.
 _OPERATOR_SIDE = {
-    "Backup": "backup",
-    "CompactResult": "compactor",
-    "ExportResult": "export",
-    "ImportResult": "intake",
-    "Progress": "progress",
-    "PruneResult": "prune",
-    "Report": "report",
-    "RunResult": "run",
-    "Session": "session",
-    "VerifyReport": "verify",
+    "Backup": "view.backup",
+    "CompactResult": "view.compactor",
+    "ExportResult": "formats.export",
+    "ImportResult": "formats.import_workbook",
+    "Progress": "view.progress",
+    "PruneResult": "view.prune",
+    "Report": "report.collect",
+    "RunResult": "run.run",
+    "Session": "run.session",
+    "VerifyReport": "view.verify",
 }
 
 

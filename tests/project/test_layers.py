@@ -1,0 +1,74 @@
+"""The promise: a wing imports what lies below it, and nothing beside or above it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE: Final = Path(__file__).parents[2] / "eventcsv"
+GROUND: Final = {"event", "errors", "masking", "signals", "version"}
+BELOW: Final[dict[str, set[str]]] = {
+    "storage": set(),
+    "log": {"storage"},
+    "worker": {"log", "storage"},
+    "table": {"log"},
+    "view": {"table", "log", "storage"},
+    "run": {"view", "worker", "log"},
+    "report": {"view", "table", "log", "storage"},
+    "formats": {"view", "table", "log", "storage"},
+    "job": {"storage", "log", "worker", "table", "view", "run", "report", "formats"},
+    "cli": {"storage", "log", "worker", "table", "view", "run", "report", "formats", "job"},
+}
+"""What each wing may import, the ground aside. What only the types of a wing need counts as well."""
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield each module of eventcsv's that a file imports, wherever in it, with its line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.startswith("eventcsv."))
+        elif isinstance(node, ast.ImportFrom) and node.module == "eventcsv":
+            yield from ((node.lineno, f"eventcsv.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("eventcsv."):
+            yield node.lineno, node.module
+
+
+def faults(package: Path) -> list[str]:
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        wing = place.parts[0].removesuffix(".py")
+        if wing in {"__init__", "__main__"}:
+            continue
+        for line, module in imports(path):
+            target = module.split(".")[1]
+            if target not in GROUND | {wing} | BELOW.get(wing, set()):
+                found.append(f"{place}:{line} imports {module}")
+    return found
+
+
+def test_imports_point_downwards() -> None:
+    """Every wing is known, and none imports what is beside or above it."""
+    wings = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert wings == GROUND | BELOW.keys() | {"__init__", "__main__"}
+    assert [] == faults(PACKAGE)
+
+
+def test_an_import_that_points_up_is_found(tmp_path: Path) -> None:
+    """Also one within a function, or for a type only."""
+    for name, text in {
+        "log/one.py": "from eventcsv.view.backup import Backup",
+        "table/two.py": "def f():\n    from eventcsv import view",
+        "event.py": "import eventcsv.storage",
+        "view/three.py": "if TYPE_CHECKING:\n    from eventcsv.job import EventCsv",
+        "view/four.py": "from eventcsv.table.fold import Fold\nfrom eventcsv import event",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert ["event.py:1", "log/one.py:1", "table/two.py:2", "view/three.py:2"] == [
+        fault.partition(" ")[0] for fault in faults(tmp_path)
+    ]

@@ -112,6 +112,8 @@ class EventCsv:
         {'': 445, 'COMPLETED': 1}
     """
 
+    __module__ = "eventcsv"  # as users import it, so that no traceback and no pickle knows the layout
+
     def __init__(
         self,
         csv_path: str | os.PathLike[str],

@@ -45,5 +45,15 @@ def test_the_example_uses_every_public_name() -> None:
     text = EXAMPLE.read_text()
     used = set(re.findall(r"\w+", text))
     methods = {name for name in vars(eventcsv.EventCsv) if not name.startswith("_")}
-    only_within = {"claims", "fingerprint", "hold", "leave_csv", "log_dir", "log_place", "new_segment", "record_as"}
+    only_within = {
+        "claims",
+        "fingerprint",
+        "hold",
+        "leave_csv",
+        "link_note",
+        "log_dir",
+        "log_place",
+        "new_segment",
+        "record_as",
+    }
     assert set() == (set(eventcsv.__all__) | methods) - used - only_within

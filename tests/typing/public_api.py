@@ -85,6 +85,8 @@ def of_an_operator(path: Path) -> None:
         assert_type(job.replay(backup="b.csv"), CompactResult)
         assert_type(job.restore("b.csv", replay=False), CompactResult)
         assert_type(job.pending(done=("COMPLETED",)), list[str])
+        assert_type(job.doubtful_statuses(), dict[str, int])
+        assert_type(job.obstacle(), str | None)
         assert_type(job.progress(), Progress)
         assert_type(job.verify(), VerifyReport)
         assert_type(job.backups(), list[Backup])

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))  # the servers of the tests
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))  # the servers of the tests
 
 from servers import PgServer  # type: ignore[import-not-found,unused-ignore]
 

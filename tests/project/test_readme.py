@@ -116,7 +116,7 @@ def test_every_command_is_explained() -> None:
 
 def test_every_symptom_is_a_message() -> None:
     """What the README quotes as a symptom stands in the code, word for word."""
-    code = "".join(path.read_text() for path in (PROJECT / "eventcsv").glob("*.py"))
+    code = "".join(path.read_text() for path in (PROJECT / "eventcsv").rglob("*.py"))
     table = README.read_text().partition("| symptom |")[2].partition("\n\n")[0]
     quoted = [name for row in table.splitlines()[2:] for name in MARKED.findall(row.split("|")[1])]
     assert len(quoted) > 10

@@ -261,8 +261,12 @@ class BackupStore:
         # Marked as unfinished first, so that a kill in between leaves nothing that nobody clears away.
         base = os.path.splitext(backup.path)[0]
         self._storage.replace(f"{base}.json", f"{base}{self._unfinished}")
-        self._storage.remove_ours(backup.path)
-        self._storage.remove_ours(f"{base}{self._unfinished}")
+        try:
+            self._storage.remove_ours(backup.path)
+            self._storage.remove_ours(f"{base}{self._unfinished}")
+        except OSError:
+            self.clear_interrupted()
+            raise
         self._storage.sync_directory(self.directory)
 
     def clear_interrupted(self) -> None:

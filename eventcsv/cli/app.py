@@ -21,6 +21,7 @@ import orjson
 import typer
 from typer.core import TyperGroup
 
+import eventcsv
 from eventcsv.cli import messages as terminal
 from eventcsv.cli import tracebacks as debugging
 from eventcsv.cli.function_argument import named_function
@@ -108,7 +109,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Crash-proof results for long jobs over the rows of a CSV. "
     "Workers append results to an event log; these commands run the workers and keep the CSV up to date with the log.",
-    epilog="Exit codes: 0 fine, 1 failed, 2 used wrongly, 3 finished but damage was found, 4 held by another process.",
+    epilog="Exit codes: 0 fine, 1 failed, 2 used wrongly, 3 finished but damage was found, 4 held by another process."
+    f"\n\nDocuments: `{eventcsv.__path__[0]}/docs`",
 )
 backups = typer.Typer(
     no_args_is_help=True,

@@ -72,7 +72,7 @@ def test_none_leaves_a_column_alone_and_empty_clears_it(job: EventCsv) -> None:
 
 
 def test_the_order_of_an_append(csv_path: Path) -> None:
-    """Lock, one write, unlock, and only then the sync: so DESIGN has it, and so several processes can sync together."""
+    """Lock, one write, unlock, and only then the sync: by the design, so that several processes can sync together."""
     storage = Recording()
     job = with_storage(EventCsv(csv_path), storage)
     job.emit_result("PO1", "COMPLETED")

@@ -59,7 +59,7 @@ def check_wheel(built: Path) -> None:
     with zipfile.ZipFile(built / f"eventcsv-{__version__}-py3-none-any.whl") as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert {name for name in sources() if name.startswith("eventcsv/")} == names
-    assert "eventcsv/py.typed" in names
+    assert {"eventcsv/py.typed", "eventcsv/docs/guide.md"} <= names
 
 
 def check_sdist(built: Path) -> None:
@@ -96,7 +96,9 @@ def check_commands(installed: Path, tmp_path: Path) -> None:
     eventcsv = str(installed / "eventcsv")
     assert f"eventcsv {__version__}\n" == run(eventcsv, "--version")
     assert f"eventcsv {__version__}\n" == run(str(installed / "python"), "-m", "eventcsv", "--version")
-    assert "Usage:" in run(eventcsv, "--help")
+    told = run("env", "COLUMNS=500", eventcsv, "--help")
+    assert "Usage:" in told
+    assert Path(told.partition("Documents:")[2].split()[0], "guide.md").is_file()
     run(eventcsv, "emit", "po.csv", "PO1", "COMPLETED")
     assert "COMPLETED 1" in run(eventcsv, "compact", "po.csv")
     assert "1 of 1 PO done" in run(eventcsv, "status", "po.csv")

@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 import pytest
-from documents import LANGUAGES, PROJECT, Block, Reader, blocks
+from documents import DOCUMENTS, LANGUAGES, PAGES, PROJECT, README, Block, Reader, blocks
+from servers import PgServer
 from typer.main import get_command
 
 from eventcsv.cli.app import app
 
-README: Final = PROJECT / "README.md"
-DESIGN: Final = PROJECT / "eventcsv/DESIGN.md"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 BENCHMARKS: Final = PROJECT / "benchmarks/README.md"
-DOCUMENTS: Final = [README, DESIGN]
+HOSTS: Final = PROJECT / "eventcsv/docs/hosts.md"
+COMMANDS: Final = PROJECT / "eventcsv/docs/commands.md"
+TROUBLESHOOTING: Final = PROJECT / "eventcsv/docs/troubleshooting.md"
 COMMAND: Final = re.compile(r"^ *(?:\$ )?((?:make|\.venv/bin/python) .*?)(?: {3,}|$)", re.MULTILINE)
 HEADING: Final = re.compile(r"^#+ (.*)$", re.MULTILINE)
+FENCED: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 MARKED: Final = re.compile(r"`([^`]+)`")
+OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OF_OTHERS: Final = {"--init", "--joblog", "--resume"}  # docker's, and GNU parallel's
 
 
 def names(documents: list[Path]) -> list[str]:
     return [document.relative_to(PROJECT).as_posix() for document in documents]
 
 
+@pytest.fixture
+def address() -> Iterator[str]:
+    """The address of a PostgreSQL server with the database and the roles that the page about hosts names."""
+    server = PgServer()
+    try:
+        with psycopg.connect(server.create().url, autocommit=True) as connection:
+            for role in ("owner", "ana", "scraper"):
+                connection.execute(f"CREATE ROLE {role} LOGIN")
+            connection.execute("CREATE DATABASE work OWNER owner")
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        server.remove()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
-def test_a_document_runs_from_top_to_bottom(document: Path, tmp_path: Path) -> None:
+def test_a_document_runs_from_top_to_bottom(document: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Its blocks, done one after the other in a copy of the project, do and print what they say."""
-    reader = Reader(tmp_path / "project")
+    reader = Reader(tmp_path / "project", request.getfixturevalue("address") if document == HOSTS else "")
     for block in blocks(document):
         reader.read(block)
-    assert reader.ran
+    assert reader.ran or not blocks(document)
+
+
+def test_the_pages_are_what_the_readme_lists() -> None:
+    """Each page is listed there, and says in its first sentence for whom it is; the README stays short."""
+    listed = {
+        target for target in LINK.findall(README.read_text().partition("## The documents")[2]) if "docs" in target
+    }
+    assert set(names(PAGES)) <= listed
+    assert [] == [page.name for page in PAGES if not page.read_text().split("\n\n")[1].startswith("For who")]
+    assert len(README.read_text().splitlines()) <= 180
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
@@ -43,8 +76,7 @@ def test_no_block_goes_untried(document: Path) -> None:
     assert [] == [block for block in blocks(document) if block.language not in LANGUAGES and not block.not_run]
     text = document.read_text()
     assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(blocks(document))
-    fenced = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    assert [] == re.findall(r"^(?: {4}|\t).*", fenced, re.MULTILINE)
+    assert [] == re.findall(r"^(?: {4}|\t).*", FENCED.sub("", text), re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +117,21 @@ def test_the_commands_of_the_benchmarks_are_there() -> None:
         assert set() == {word for word in words if word.startswith("--")}.difference(re.findall(r"--[\w-]+", usage))
 
 
+def anchors(document: Path) -> set[str]:
+    """Return what a link into a document may name."""
+    headings = HEADING.findall(FENCED.sub("", document.read_text()))
+    return {re.sub(r"[^a-z0-9-]", "", line.lower().replace(" ", "-")) for line in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
 def test_every_link_leads_somewhere(document: Path) -> None:
-    """To a file of the project, or to a heading of the same document."""
-    text = document.read_text()
-    headings = {re.sub(r"[^a-z0-9-]", "", line.lower().replace(" ", "-")) for line in HEADING.findall(text)}
-    for target in LINK.findall(text):
-        if target.startswith("#"):
-            assert target[1:] in headings
-        else:
-            assert (document.parent / target).exists(), target
+    """To a file of the project, and a heading that is there; one of a page to a page, as only those are installed."""
+    for target in LINK.findall(FENCED.sub("", document.read_text())):
+        path, _, anchor = target.partition("#")
+        there = (document.parent / path).resolve() if path else document
+        assert there.exists(), target
+        assert there in PAGES or document == README, target
+        assert not anchor or anchor in anchors(there), target
 
 
 def test_every_test_that_is_named_is_there() -> None:
@@ -108,16 +145,45 @@ def test_every_test_that_is_named_is_there() -> None:
 
 
 def test_every_command_is_explained() -> None:
-    """The table of the commands names each one that there is."""
+    """The table of the README names each one that there is, and the page of the commands has a heading for it."""
+    there = set(vars(get_command(app))["commands"])
     table = README.read_text().partition("| command |")[2].partition("\n\n")[0]
     explained = {name.split()[0] for row in table.splitlines()[2:] for name in MARKED.findall(row.split("|")[1])}
-    assert set(vars(get_command(app))["commands"]) <= explained
+    assert there <= explained
+    assert there <= anchors(COMMANDS)
+
+
+def options(command: Any) -> set[str]:  # a command of typer's, which it does not export
+    """Return the options that a command knows, and those of the commands below it."""
+    own = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    return own.union(*map(options, getattr(command, "commands", {}).values())) | {"--help"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
+def test_what_is_named_in_passing_is_there(document: Path) -> None:
+    """Commands and options that stand in a sentence, too, are ones that there are."""
+    top = get_command(app)
+    for marked in MARKED.findall(FENCED.sub("", document.read_text())):
+        words = marked.split()
+        if words[0] == "eventcsv" and len(words) > 1 and not words[1].startswith("-"):
+            command = vars(top)["commands"].get(words[1])
+            assert command or words[1] == "COMMAND", marked
+            assert set() == set(OPTION.findall(marked)) - options(command or top), marked
+        assert set() == set(OPTION.findall(marked)) - options(top) - OF_OTHERS, marked
+
+
+def test_help_names_the_pages() -> None:
+    """Where they are installed, in one line."""
+    wide = os.environ | {"COLUMNS": "500", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "eventcsv", "--help"]
+    told = subprocess.run(command, env=wide, capture_output=True, text=True, check=True).stdout
+    assert f"Documents: {PAGES[0].parent}" in [line.strip() for line in told.splitlines()]
 
 
 def test_every_symptom_is_a_message() -> None:
-    """What the README quotes as a symptom stands in the code, word for word."""
+    """What is quoted as a symptom stands in the code, word for word."""
     code = "".join(path.read_text() for path in (PROJECT / "eventcsv").rglob("*.py"))
-    table = README.read_text().partition("| symptom |")[2].partition("\n\n")[0]
+    table = TROUBLESHOOTING.read_text().partition("| symptom |")[2].partition("\n\n")[0]
     quoted = [name for row in table.splitlines()[2:] for name in MARKED.findall(row.split("|")[1])]
     assert len(quoted) > 10
     assert [] == [

@@ -1,11 +1,12 @@
-"""The blocks of a document, and a reader who types them: in order, in a copy of the project, with real output.
+"""The documents, their blocks, and a reader who types them: in order, in a copy of the project, with real output.
 
 What a block is shows from its language: `console` is typed and compared with what it prints, `python` and `sh` are
 written to the file that their comment names, or run when it names none, `output` is what the block before printed,
 `json` are lines of a log, `tree` are the files that the reader has by then. A comment before a block may say what has
-to be done first, or why it cannot be run:
+to be done first, which file of another page it needs, or why it cannot be run:
 
     <!-- first: COMMAND -->
+    <!-- with: FILE of PAGE -->
     <!-- not run: REASON -->
 """
 
@@ -23,12 +24,17 @@ from typing import Final
 from eventcsv.event import sealed, unsealed
 
 PROJECT: Final = Path(__file__).parents[2]
+README: Final = PROJECT / "README.md"
+PAGES: Final = sorted((PROJECT / "eventcsv/docs").glob("*.md"))
+DOCUMENTS: Final = [README, *PAGES]
 LANGUAGES: Final = frozenset({"console", "python", "sh", "output", "json", "tree"})
 
 _BLOCK: Final = re.compile(
-    r"(?:^<!-- (?P<note>first|not run): (?P<text>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$",
+    r"(?:^<!-- (?P<note>first|with|not run): (?P<text>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_NOT_TYPED: Final = frozenset({"make demo", "make test"})  # the guide shows what the one prints; this is the other
+_SERVER: Final = "db.example"
 _MADE: Final = re.compile(r"^(?:\.venv/|python3 |touch |mkdir |cp ).*\n", re.MULTILINE)  # what make says it does
 _VOLATILE: Final = (
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
@@ -51,12 +57,14 @@ class Block:
         language: What stands after the fence.
         body: What stands in it.
         first: The command to be run before it, or "".
+        given: The block of another page whose file it needs, or None.
         not_run: Why it is not run, or "".
     """
 
     language: str
     body: str
     first: str = ""
+    given: Block | None = None
     not_run: str = ""
 
     @property
@@ -83,10 +91,18 @@ def blocks(document: Path) -> list[Block]:
             found["language"],
             found["body"],
             first=found["text"] if found["note"] == "first" else "",
+            given=_file(document.parent, found["text"]) if found["note"] == "with" else None,
             not_run=found["text"] if found["note"] == "not run" else "",
         )
         for found in _BLOCK.finditer(document.read_text())
     ]
+
+
+def _file(folder: Path, name: str) -> Block:
+    """Return the script that a page shows, by "FILE of PAGE"."""
+    file, _, page = name.partition(" of ")
+    (script,) = [block for block in blocks(folder / page) if block.file == file]
+    return script
 
 
 def settled(text: str) -> str:
@@ -109,15 +125,17 @@ class Reader:
 
     Args:
         place: Where: a folder for a copy of the project.
+        server: The address of the PostgreSQL server that the documents call db.example, or "".
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, server: str = "") -> None:
         ignored = shutil.ignore_patterns(".*_cache", ".git", ".venv*", ".hypothesis", "input", "backup", "__pycache__")
         shutil.copytree(PROJECT, place, ignore=ignored)
         if Path(sys.prefix, "installed").exists():  # what the README's first command would install is there
             (place / ".venv").symlink_to(sys.prefix)
             os.utime(place / "pyproject.toml", (0, 0))  # else make would install anew after each change of branch
         self.place = place
+        self.server = server or _SERVER
         self.ran: list[str] = []
         self._printed = ""
         self._environment = {
@@ -130,6 +148,8 @@ class Reader:
             return
         if block.first:
             self._sh(block.first)
+        if block.given:
+            self._write(block.given)
         if block.language in {"python", "sh"}:
             self._write(block)
         elif block.language == "console":
@@ -141,7 +161,7 @@ class Reader:
     def _write(self, block: Block) -> None:
         """Write a script to its file, or run it when it names none."""
         script = self.place / (block.file or "example.py")
-        script.write_text(block.body)
+        script.write_text(block.body.replace(_SERVER, self.server))
         script.chmod(0o755)
         if not block.file:
             self._printed = self._sh(".venv/bin/python example.py").stdout
@@ -160,7 +180,11 @@ class Reader:
                 raise ValueError(f"nobody knows how to try a block of {block.language!r}")
 
     def _type(self, command: str, shown: str) -> None:
-        if command == "make demo" and not shown:  # what it prints is shown further below
+        if command in _NOT_TYPED and not shown:
+            return
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            self._environment[name] = value.replace(_SERVER, self.server)
             return
         if command == "source .venv/bin/activate":
             self._environment["PATH"] = f"{self.place}/.venv/bin{os.pathsep}{self._environment['PATH']}"
@@ -173,8 +197,15 @@ class Reader:
 
     def _sh(self, command: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command, shell=True, cwd=self.place, env=self._environment, capture_output=True, text=True, check=False
+            command.replace(_SERVER, self.server),
+            shell=True,
+            cwd=self.place,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        done.stdout = done.stdout.replace(self.server, _SERVER)
         assert done.returncode in {0, 1, 3}, f"{command}: {done.stderr}"
         assert "Traceback" not in done.stderr, f"{command}: {done.stderr}"
         return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -72,3 +73,13 @@ def test_an_import_that_points_up_is_found(tmp_path: Path) -> None:
     assert ["event.py:1", "log/one.py:1", "table/two.py:2", "view/three.py:2"] == [
         fault.partition(" ")[0] for fault in faults(tmp_path)
     ]
+
+
+def test_the_design_shows_the_same() -> None:
+    """The design says of each wing what it may import here."""
+    told: dict[str, set[str]] = {}
+    for row in (PACKAGE / "docs/design.md").read_text().partition("| wing |")[2].partition("\n\n")[0].splitlines()[3:]:
+        wings, _, below = row.strip("| ").split(" | ")
+        named = {word for word in re.findall(r"[a-z]+", below.partition(", for")[0]) if word in BELOW}
+        told |= dict.fromkeys(wings.split(", "), set(told) if below.startswith("all above") else named)
+    assert told == BELOW

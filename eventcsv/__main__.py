@@ -15,7 +15,7 @@ def main() -> None:
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Here and not above: a spawned worker imports this module first, and needs no command line.
-    from eventcsv.cli.app import main as run  # noqa: PLC0415  # see above
+    from eventcsv.cli.main import main as run  # noqa: PLC0415  # see above
 
     signal.signal(signal.SIGINT, before)
     run()

@@ -1,6 +1,7 @@
-"""The command line: `app` has the commands, `options` what several of them take, `messages` what they say.
+"""The command line: `main` runs it, `app` has all commands, and `commands` a module for each.
 
-`live` shows a job while it goes on; the rest is what a command needs around it: how it logs, how a function is found
-by its name, what becomes of an error that nobody expected, results from a pipe, and being the first process of a
-container.
+`options` is what they take, `output` where a result goes and its exit code, `messages` what they say, and `wording` the
+words for it. `live` shows a job while it goes on; the rest is what a command needs around it: how it logs, how a
+function is found by its name, what becomes of an error that nobody expected, results from a pipe, and being the first
+process of a container.
 """

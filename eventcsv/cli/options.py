@@ -5,22 +5,24 @@ from __future__ import annotations
 import codecs
 import inspect
 import threading
+from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from eventcsv.cli import tracebacks as debugging
+from eventcsv.cli import tracebacks
 from eventcsv.cli.log_output import configure_logging
+from eventcsv.cli.output import say
+from eventcsv.errors import EventCsvError
 from eventcsv.event import DEFAULT_KEY
 from eventcsv.job import STATUS_VARIABLE, EventCsv
 from eventcsv.log.file_log import Durability
-from eventcsv.masking import escaped
 from eventcsv.storage.network import network_file_system_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 def _one_character(text: str | None) -> str | None:
@@ -40,7 +42,7 @@ def _known_encoding(name: str | None) -> str | None:
     return name
 
 
-def seconds_from(least_s: float) -> Callable[[float | None], float | None]:
+def _seconds_from(least_s: float) -> Callable[[float | None], float | None]:
     """Return a check of a time; nan and inf are numbers to a parser."""
 
     def check(seconds: float | None) -> float | None:
@@ -51,6 +53,17 @@ def seconds_from(least_s: float) -> Callable[[float | None], float | None]:
         return seconds
 
     return check
+
+
+@contextmanager
+def checked(option: str) -> Iterator[None]:
+    """Blame an option for a value that the library finds to be none."""
+    try:
+        yield
+    except EventCsvError:
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 _PANEL: Final = "Which CSV, and how to read it"
@@ -113,7 +126,7 @@ LockTimeoutS = Annotated[
         "--lock-timeout",
         metavar="SECONDS",
         envvar="EVENTCSV_LOCK_TIMEOUT_S",
-        callback=seconds_from(0),
+        callback=_seconds_from(0),
         help="How long to wait while another process holds the lock.",
         rich_help_panel=_PANEL,
     ),
@@ -164,8 +177,8 @@ Debug = Annotated[
     bool,
     typer.Option(
         "--debug",
-        envvar=debugging.VARIABLE,
-        callback=debugging.turn_on,
+        envvar=tracebacks.VARIABLE,
+        callback=tracebacks.turn_on,
         help="Show the traceback of an error, too, with secrets masked.",
     ),
 ]
@@ -173,6 +186,73 @@ AcceptEdit = Annotated[
     bool, typer.Option("--accept-edit", help="Take over a saved CSV even if it does away with many results.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+
+# --- of `run` ----------------------------------------------------------------------------------------------------
+
+Function = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:FUNCTION",
+        help="What to do with a PO, as `jobs:download` for `def download(key, row)` in jobs.py. It returns a "
+        "mapping from column names to values, or a STATUS; STATUS is COMPLETED when it names none.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="How many worker processes.")]
+TimeoutS = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        callback=_seconds_from(0.001),
+        help="How long a PO may take. [default: no limit]",
+    ),
+]
+Interrupted = Annotated[
+    Literal["retry", "hold"],
+    typer.Option("--interrupted", help="What to do with POs that were in flight when an earlier run died."),
+]
+Initializer = Annotated[
+    str | None,
+    typer.Option(
+        "--initializer",
+        metavar="MODULE:FUNCTION",
+        help="Called once in each worker, before its first PO; opens a browser, for instance. It may be a context "
+        "manager, which is left when the worker ends.",
+    ),
+]
+Finalizer = Annotated[
+    str | None,
+    typer.Option(
+        "--finalizer",
+        metavar="MODULE:FUNCTION",
+        help="Called once in each worker that ends in peace; closes the browser.",
+    ),
+]
+SessionName = Annotated[
+    str | None, typer.Option("--session", metavar="NAME", help="The session's name. [default: a random one]")
+]
+LeaseS = Annotated[
+    float,
+    typer.Option(
+        "--lease",
+        metavar="SECONDS",
+        callback=_seconds_from(0.1),
+        help="With --log URL: how long other hosts wait before they take over the POs of one that died.",
+    ),
+]
+RefreshS = Annotated[
+    float,
+    typer.Option(
+        "--refresh", metavar="SECONDS", callback=_seconds_from(0.01), help="How far CSV may be behind the log."
+    ),
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Ask nothing: STATUS of the list is what a run writes, and goes by.")
+]
+
+
+# --- a command's job ---------------------------------------------------------------------------------------------
 
 
 def _job(
@@ -221,13 +301,12 @@ def on_job(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(**arguments: Any) -> None:  # noqa: ANN401  # whatever the signature below says
         job = _job(**{name: arguments.pop(name) for name in shared})
         if kind := network_file_system_of(job.log_dir):
-            typer.echo(
+            say(
                 f"Warning: {job.log_dir} is on a network file system ({kind}), where locks and syncs may not hold. "
-                "Keep the CSV and its log on a local disk, and all workers on one machine",
-                err=True,
+                "Keep the CSV and its log on a local disk, and all workers on one machine"
             )
         if note := job.link_note():
-            typer.echo(escaped(note), err=True)
+            say(note)
         command(job, **arguments)
 
     csv, *options = shared.values()

@@ -23,8 +23,8 @@ from conftest import cannot, segment_of
 from typer.core import TyperGroup
 
 from eventcsv import EventCsv
-from eventcsv.cli import app as cli
-from eventcsv.cli.app import Exit
+from eventcsv.cli.app import app
+from eventcsv.cli.output import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -256,7 +256,7 @@ def test_a_full_disk_is_told_by_name(small_disk: Path) -> None:
 
 WITH_MISTAKE: Final = """
 from eventcsv import EventCsv
-from eventcsv.cli.app import main
+from eventcsv.cli.main import main
 def mistaken(self, **options):
     raise KeyError("token=hunter2")
 EventCsv.compact = mistaken
@@ -286,7 +286,7 @@ def test_a_file_that_hides_pythons_own_module_is_named(csv_path: Path) -> None:
     """No worker starts beside a types.py, whatever the script looks like; the main process, which is none, goes on."""
     (csv_path.parent / "work.py").write_text(WORK)
     (csv_path.parent / "types.py").write_text("x = 1\n")
-    start = "import sys; sys.path.pop(0); sys.argv[0] = 'eventcsv'; from eventcsv.cli.app import main; main()"
+    start = "import sys; sys.path.pop(0); sys.argv[0] = 'eventcsv'; from eventcsv.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", start, "run", "input.csv", "work:work"],
         cwd=csv_path.parent,
@@ -305,7 +305,7 @@ def test_a_mistake_of_ours_is_one_line(csv_path: Path) -> None:
     """It is called what it is, with its place, what it does not mean, and how to tell of it."""
     done = with_mistake(csv_path, "compact", "input.csv")
     assert (1, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
-    for word in ("a mistake in eventcsv: KeyError", ".py, line ", "safe in the log", "report it", "--debug"):
+    for word in ("a mistake in eventcsv: KeyError", "(compact.py, line ", "safe in the log", "report it", "--debug"):
         assert word in done.stderr
     assert "hunter2" not in done.stderr
 
@@ -372,7 +372,7 @@ def commands(group: TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[st
             yield (*path, name)
 
 
-TOP: Final = typer.main.get_command(cli.app)
+TOP: Final = typer.main.get_command(app)
 assert isinstance(TOP, TyperGroup)
 EVERY: Final = list(commands(TOP))
 
@@ -415,7 +415,7 @@ def test_every_help_has_an_example_that_can_be_typed(path: tuple[str, ...]) -> N
 def test_bash_completes_what_is_typed(csv_path: Path, typed: str, completed: list[str]) -> None:
     """In a real bash, with the script that --show-completion gives."""
     program = csv_path.with_name("eventcsv")
-    start = "import sys; sys.argv[0] = 'eventcsv'; from eventcsv.cli.app import main; main()"
+    start = "import sys; sys.argv[0] = 'eventcsv'; from eventcsv.cli.main import main; main()"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{start}" "$@"\n')
     program.chmod(0o700)
     script = f"""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventcsv import EventCsv, InvalidCsv
-from eventcsv.cli import messages as terminal
+from eventcsv.cli import messages
 from eventcsv.run.run import RunResult
 from eventcsv.worker.serve import Outcome
 
@@ -39,7 +39,7 @@ def run_of(failed: Sequence[Outcome] = (), unrecorded: Sequence[Outcome] = ()) -
 
 
 def said_of(job: EventCsv, result: RunResult) -> str:
-    return text(terminal.run_lines(job.csv_path, result, job.progress(), job.back_up(), "", done=("COMPLETED",)))
+    return text(messages.run_lines(job.csv_path, result, job.progress(), job.back_up(), "", done=("COMPLETED",)))
 
 
 # --- keys --------------------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def test_keys_without_a_row_are_named(job: EventCsv) -> None:
         job.emit_result(key, "COMPLETED")
     progress = job.progress()
     named = f"12 keys with results and no row: {', '.join(keys[:10])} and 2 more"
-    assert named in text(terminal.progress_lines(progress))
+    assert named in text(messages.progress_lines(progress))
     assert tuple(keys) == dataclasses.asdict(progress)["unknown_keys"]
     assert named in said_of(job, run_of())
     job.compact()
@@ -69,7 +69,7 @@ def test_keys_that_a_spreadsheet_made_numbers_of_are_named(job: EventCsv, csv_pa
         progress.repeated,
         progress.mangled,
     )
-    said = text(terminal.progress_lines(progress))
+    said = text(messages.progress_lines(progress))
     assert "5 rows are 3 POs: 4,5E+15 (3 rows)" in said
     assert "a spreadsheet has lost the digits: 4,5E+15, 1.2E+14\n" in said
     assert "format that column as text" in said
@@ -79,7 +79,7 @@ def test_sound_keys_are_no_news(job: EventCsv) -> None:
     """Nothing is said of keys when there is nothing to say."""
     progress = job.progress()
     assert (3, {}, ()) == (progress.rows, progress.repeated, progress.mangled)
-    assert [] == list(terminal.key_lines(progress))
+    assert [] == list(messages.key_lines(progress))
 
 
 # --- failures ----------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_an_event_of_no_row_is_not_said_to_be_folded(job: EventCsv) -> None:
     """The CSV was not touched, and nothing was folded: that is one story."""
     job.compact()
     job.emit_result("PO9", "COMPLETED")
-    said = text(terminal.compaction_lines(job.compact()))
+    said = text(messages.compaction_lines(job.compact()))
     assert "is up to date and was not touched" in said
     assert "  folded     0 events, up to" in said
     assert "1 event for keys that are in no row: PO9" in said
@@ -136,7 +136,7 @@ def test_a_result_that_changes_nothing_says_so(job: EventCsv) -> None:
     for _ in range(2):
         job.emit_result("PO1", "COMPLETED", last_processed="2026-01-01")
         result = job.compact()
-    said = text(terminal.compaction_lines(result))
+    said = text(messages.compaction_lines(result))
     assert "was not touched" in said
     assert "1 event, which the CSV shows already, up to" in said
 
@@ -158,7 +158,7 @@ def test_results_behind_a_csv_that_cannot_be_read_wait_for_its_mending(job: Even
     job.compact()
     job.emit_result("PO2", "COMPLETED")
     csv_path.write_text("")
-    said = text(terminal.progress_lines(job.progress()))
+    said = text(messages.progress_lines(job.progress()))
     assert "1 result behind the log\n" in f"{said}\n"
     assert "is empty" in said
     assert "eventcsv replay" in said

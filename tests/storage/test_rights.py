@@ -77,7 +77,7 @@ import contextlib, os, sys, tempfile
 from pathlib import Path
 import rich.traceback, structlog, tenacity
 from eventcsv import masking
-from eventcsv.cli import app as cli
+from eventcsv.cli.main import app, main
 uid, gid, umask, *arguments = sys.argv[1:]
 ours = [os.dup(1), os.dup(2)]
 for fd in (1, 2):
@@ -88,7 +88,7 @@ with tempfile.TemporaryDirectory() as folder:
     for line in ("emit * PO1 COMPLETED", "compact *", "status *", "pending *", "history * PO1", "verify *", "report *",
                  "backup list *", "replay *", f"export * -o {folder}/out.jsonl", "prune * --dry-run", "nothing"):
         with contextlib.suppress(SystemExit):
-            cli.app(line.replace("*", str(path)).split())
+            app(line.replace("*", str(path)).split())
 masking.get_logger().error("loaded")
 sys.stdout.flush()
 for fd in (1, 2):
@@ -99,7 +99,7 @@ os.setgid(int(gid))
 os.setuid(int(uid))
 os.umask(int(umask, 8))
 sys.argv = ["eventcsv", *arguments]
-cli.main()
+main()
 """
 
 

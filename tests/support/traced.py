@@ -35,13 +35,12 @@ sys.path[:0] = sys.argv[1:]
 import faults
 from eventcsv import EventCsv, masking
 from eventcsv.view import backup
-from eventcsv.cli import app as cli
+from eventcsv.cli.main import main
 from eventcsv.view import compactor
 from eventcsv.view import prune
 from eventcsv.view import publisher
 from eventcsv.run import session
 from eventcsv.storage import files as storage
-from eventcsv.cli import messages as terminal
 masking.get_logger()
 EventCsv.__init__.__kwdefaults__["settle_s"] = 0.0
 while line := sys.stdin.buffer.raw.readline():
@@ -61,7 +60,7 @@ while line := sys.stdin.buffer.raw.readline():
     os.dup2(output, 2)
     sys.argv[:] = ["eventcsv", *request["arguments"]]
     try:
-        cli.main()
+        main()
         code = 0
     except SystemExit as ended:
         code = ended.code or 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from eventcsv.cli.messages import STOPPING, done_of, duration, few, message_of, near, plural, rate_of, unknown_of
+from eventcsv.cli.wording import STOPPING, done_of, duration, few, message_of, near, plural, rate_of, unknown_of
 from eventcsv.event import Status
 from eventcsv.masking import escaped
 

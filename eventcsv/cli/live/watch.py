@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from eventcsv.cli import messages as terminal
+from eventcsv.cli.wording import STOPPING, edit_line, progress_line, trouble_of
 from eventcsv.errors import EventCsvError, reason_of
 from eventcsv.masking import masked
 from eventcsv.signals import stop_signals, terminable
@@ -88,7 +88,7 @@ class Looks:
         """Return what there is to show now."""
         from eventcsv.cli.live.dashboard import Look  # noqa: PLC0415  # only a terminal needs rich
 
-        trouble = self.trouble or terminal.trouble_of(self.progress)
+        trouble = self.trouble or trouble_of(self.progress)
         return Look(self.progress, datetime.now(UTC), self.damage, trouble, stopping)
 
 
@@ -109,10 +109,10 @@ def watch_in_full_screen(looks: Looks) -> None:
 def watch_in_lines(looks: Looks, show: Callable[[str], None], *, every_s: float) -> None:
     """Show a job line by line until Ctrl-C or SIGTERM."""
     with stop_signals() as stop:
-        show(terminal.progress_line(looks.progress))
+        show(progress_line(looks.progress))
         while not stop.wait(every_s):
             looks.again()
-            show(looks.trouble or terminal.progress_line(looks.progress))
+            show(looks.trouble or progress_line(looks.progress))
 
 
 @contextmanager
@@ -178,21 +178,21 @@ def _say_until(ended: threading.Event, looks: Looks, session: Session, say: Call
     while not ended.wait(LOOK_S):
         told = _say_edits(session, told, say)
         if _is_stopping(session):
-            say_once(terminal.STOPPING)
+            say_once(STOPPING)
         if time.monotonic() > due_s:
             due_s += LINE_EVERY_S
             looks.again()
             if looks.trouble:
                 say_once(f"eventcsv: {looks.trouble}")
             else:
-                say(terminal.progress_line(looks.progress))
+                say(progress_line(looks.progress))
 
 
 def _say_edits(session: Session, told: int, say: Callable[[str], None]) -> int:
     """Say what was saved since, and return how many saves were told by now."""
     new = session.edits[told:]
     for edit in new:
-        say(f"eventcsv: {terminal.edit_line(edit)}")
+        say(f"eventcsv: {edit_line(edit)}")
     return told + len(new)
 
 

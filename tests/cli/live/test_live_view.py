@@ -337,9 +337,9 @@ def test_an_error_in_the_view_leaves_the_terminal_as_it_was(job: EventCsv, csv_p
     """What nobody foresaw ends the view, not the terminal."""
     job.emit_result("PO1", "COMPLETED")
     (csv_path.parent / "broken.py").write_text(
-        "import sys\nfrom eventcsv import cli, follow\n"
+        "import sys\nfrom eventcsv.cli.live.watch import Looks\nfrom eventcsv.cli.main import main\n"
         "def again(self): raise RuntimeError('unforeseen')\n"
-        "follow.Looks.again = again\nsys.argv = ['eventcsv', 'status', 'input.csv', '--watch']\ncli.main()\n"
+        "Looks.again = again\nsys.argv = ['eventcsv', 'status', 'input.csv', '--watch']\nmain()\n"
     )
     with Terminal(csv_path.parent) as terminal:
         terminal.type(f"{sys.executable} broken.py; echo code=$?; stty -a | grep -c ' echo '\n")

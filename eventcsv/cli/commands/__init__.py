@@ -1,0 +1,1 @@
+"""The commands, as `eventcsv --help` lists them: a module for each, or for a few that belong together."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventcsv.cli.live.inline import Screen
-    from eventcsv.cli.live.watch import Looks
+    from eventcsv.cli.live.monitor import Monitor
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session
     from eventcsv.worker.serve import Process
@@ -76,7 +76,7 @@ def run(
 
     Exit code 0 means that every PO of this run was worked on and none ended in ERROR or FAILED.
     """
-    from eventcsv.cli.live.watch import Looks  # noqa: PLC0415  # the operator side
+    from eventcsv.cli.live.monitor import Monitor  # noqa: PLC0415  # the operator side
 
     _ask_about_statuses(job, done, agreed=yes)
     with own_screen() as screen:
@@ -85,7 +85,7 @@ def run(
         with checked("--session"):
             session = job.session(session_id=session_id, refresh_s=refresh_s, accept_edit=accept_edit)
         work = partial(session.run, process, timeout_s=timeout_s, interrupted=interrupted, done=done, lease_s=lease_s)
-        result, trouble = _work(session, partial(work, **hooks), workers, partial(Looks, job, done), screen)
+        result, trouble = _work(session, partial(work, **hooks), workers, partial(Monitor, job, done), screen)
     progress = None if trouble else job.progress(done=done)
     lines = messages.run_lines(job.csv_path, result, progress, session.backup, trouble, done=done)
     Output(as_json).show(messages.run_record(session, result, progress, trouble), lines)
@@ -100,7 +100,7 @@ def _work(
     session: Session,
     work: Callable[..., RunResult],
     workers: int,
-    look: Callable[[], Looks],
+    watch: Callable[[], Monitor],
     screen: Screen | None,
 ) -> tuple[RunResult, str]:
     """Go through a session, and tell how it goes; return what came of it, and what its end met with, or ""."""
@@ -109,15 +109,15 @@ def _work(
     result, trouble = None, ""
     try:
         with session:
-            looks = look()
+            monitor = watch()
             for line in messages.session_lines(session.begun, session.backup, session.id):
                 say(line)
-            for line in messages.key_lines(looks.progress):
+            for line in messages.key_lines(monitor.progress):
                 say(line)
             workers, notice = session.workers_possible(workers)
             if notice:
                 say(f"eventcsv: {notice}")
-            with following(looks, session, screen, say):
+            with following(monitor, session, screen, say):
                 result = work(workers=workers)
     except KeyboardInterrupt:
         fail("stopped at once: what was in flight stays pending; run it again to go on", Exit.FAILED)

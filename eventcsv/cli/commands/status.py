@@ -14,7 +14,7 @@ from eventcsv.event import DONE
 from eventcsv.job import EventCsv
 
 if TYPE_CHECKING:
-    from eventcsv.cli.live.watch import Looks
+    from eventcsv.cli.live.monitor import Monitor
     from eventcsv.log.scan import Damage
 
 commands = typer.Typer()
@@ -30,31 +30,31 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how far the job is: POs done and pending, rate, time left, failures. Writes nothing, disturbs no run."""
-    from eventcsv.cli.live.watch import Looks  # noqa: PLC0415  # the operator side
+    from eventcsv.cli.live.monitor import Monitor  # noqa: PLC0415  # the operator side
 
     output = Output(as_json)
-    looks = Looks(job, done)
+    monitor = Monitor(job, done)
     if not watch:
-        output.finish(looks.progress, messages.progress_lines(looks.progress), damaged=bool(looks.damage))
-    _watch(looks, output)
-    raise typer.Exit(Exit.DAMAGE if looks.damage else Exit.FINE)
+        output.finish(monitor.progress, messages.progress_lines(monitor.progress), damaged=bool(monitor.damage))
+    _watch(monitor, output)
+    raise typer.Exit(Exit.DAMAGE if monitor.damage else Exit.FINE)
 
 
-def _watch(looks: Looks, output: Output) -> None:
+def _watch(monitor: Monitor, output: Output) -> None:
     from eventcsv.cli.live.fullscreen import has_full_screen  # noqa: PLC0415  # only a terminal needs rich
     from eventcsv.cli.live.watch import LINE_EVERY_S, LOOK_S, watch_in_full_screen, watch_in_lines  # noqa: PLC0415  # with Polars
 
     if output.as_json:
-        watch_in_lines(looks, lambda line: _show_progress(looks, output, line), every_s=LOOK_S)
+        watch_in_lines(monitor, lambda line: _show_progress(monitor, output, line), every_s=LOOK_S)
     elif has_full_screen():
-        watch_in_full_screen(looks)
-        output.show({}, messages.progress_lines(looks.progress))
+        watch_in_full_screen(monitor)
+        output.show({}, messages.progress_lines(monitor.progress))
     else:
-        watch_in_lines(looks, lambda line: _show_progress(looks, output, line), every_s=LINE_EVERY_S)
+        watch_in_lines(monitor, lambda line: _show_progress(monitor, output, line), every_s=LINE_EVERY_S)
 
 
-def _show_progress(looks: Looks, output: Output, line: str) -> None:
-    output.show(looks.progress, iter([line]))
+def _show_progress(monitor: Monitor, output: Output, line: str) -> None:
+    output.show(monitor.progress, iter([line]))
 
 
 @commands.command(epilog="Example: `eventcsv pending data/input/input.csv | xargs -n 1 ./download.sh`")

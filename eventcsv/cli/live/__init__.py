@@ -1,4 +1,5 @@
 """A job while it goes on.
 
-`watch` looks at it again and again, `dashboard` draws it, `inline` and `fullscreen` are where.
+`monitor` looks at it, `watch` shows what it sees, again and again; `dashboard` draws it, `inline` and `fullscreen` are
+where.
 """

@@ -1,7 +1,7 @@
 """The live view of a job as lines of text that fit a terminal of any size. Pure: draws nothing itself.
 
 Whatever the size, nothing scrolls and no line wraps. What does not fit is left out, the least important first; colours
-only repeat what words say. `follow` takes the looks, `screen` has the terminal.
+only repeat what words say. `monitor` takes the snapshots, `inline` and `fullscreen` have the terminal.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from eventcsv.cli.wording import STOPPING, done_of, duration, few, message_of, near, plural, rate_of, unknown_of
+from eventcsv.cli.wording import STOPPING, counted, done_of, duration, few, message_of, near, rate_of, unknown_of
 from eventcsv.event import Status
 from eventcsv.masking import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from eventcsv.cli.live.monitor import Snapshot
     from eventcsv.event import InFlight
     from eventcsv.log.scan import Damage
     from eventcsv.view.progress import Failure, Progress
@@ -47,25 +48,6 @@ _DONE, _STOPPING, _PACE, _TROUBLE, _STATUSES, _FAILURES, _VIEW, _WORKERS, _HEAD,
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How a job stands at one moment.
-
-    Attributes:
-        progress: How far it is, as far as could be found out.
-        now: When that is looked at, with its time zone.
-        damage: What was found damaged since the watching began.
-        trouble: What keeps the present progress from being known, or "".
-        stopping: Whether the run was asked to stop.
-    """
-
-    progress: Progress
-    now: datetime
-    damage: tuple[Damage, ...] = ()
-    trouble: str = ""
-    stopping: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class _Section:
     """A part of the view.
 
@@ -82,16 +64,16 @@ class _Section:
     draw: Callable[[int], Sequence[Text]]
 
 
-def frame(look: Look, *, width: int, height: int, hint: str = "") -> list[Text]:
+def frame(snapshot: Snapshot, *, width: int, height: int, hint: str = "") -> list[Text]:
     """Return the view as lines.
 
     Args:
-        look: What to show.
+        snapshot: What to show.
         width: How many cells a line may have.
         height: How many lines there may be.
         hint: What the reader can do, for the last line.
     """
-    sections = list(_sections(look, width, hint))
+    sections = list(_sections(snapshot, width, hint))
     rows, gaps = _fitted(sections, height)
     lines: list[Text] = []
     group = 0
@@ -125,32 +107,32 @@ def _fitted(sections: Sequence[_Section], height: int) -> tuple[list[int], bool]
     return rows, gaps
 
 
-def _sections(look: Look, width: int, hint: str) -> Iterator[_Section]:
-    progress = look.progress
+def _sections(snapshot: Snapshot, width: int, hint: str) -> Iterator[_Section]:
+    progress = snapshot.progress
 
     def one(rank: int, group: int, line: Text) -> _Section:
         return _Section(rank, group, 1, lambda _: [line])
 
-    yield one(_HEAD, 0, _head(look, width))
+    yield one(_HEAD, 0, _head(snapshot, width))
     yield one(_DONE, 0, _done(progress, width))
     yield _Section(_STATUSES, 1, len(progress.by_status), lambda rows: _statuses(progress, rows, width))
     yield one(_PACE, 2, _row("rate", rate_of(progress)))
-    yield one(_VIEW, 2, _row("CSV", _freshness(look)))
+    yield one(_VIEW, 2, _row("CSV", _freshness(snapshot)))
     if progress.unknown:
         yield one(_UNKNOWN, 2, _row("unknown", unknown_of(progress)))
-    if look.trouble:
-        trouble = _wrapped("trouble", look.trouble, width, "bold red")
+    if snapshot.trouble:
+        trouble = _wrapped("trouble", snapshot.trouble, width, "bold red")
         yield _Section(_TROUBLE, 2, len(trouble), lambda rows: trouble[:rows])
-    if look.damage:
-        yield _Section(_TROUBLE, 2, 1 + len(look.damage[:3]), lambda rows: _damage(look.damage, rows))
+    if snapshot.damage:
+        yield _Section(_TROUBLE, 2, 1 + len(snapshot.damage[:3]), lambda rows: _damage(snapshot.damage, rows))
     if progress.in_flight:
         columns = max(1, (width - _LABEL) // _WORKER)
         most = 1 + min(_MOST_ROWS, -(-len(progress.in_flight) // columns))
-        yield _Section(_WORKERS, 3, most, lambda rows: _workers(look, rows, columns))
+        yield _Section(_WORKERS, 3, most, lambda rows: _workers(snapshot, rows, columns))
     if progress.failures:
         most = 1 + min(_MOST_ROWS, len(progress.failures))
-        yield _Section(_FAILURES, 4, most, lambda rows: _failures(look, rows))
-    if look.stopping:
+        yield _Section(_FAILURES, 4, most, lambda rows: _failures(snapshot, rows))
+    if snapshot.stopping:
         yield one(_STOPPING, 5, Text(STOPPING, style="bold yellow"))
     elif hint:
         yield one(_HINT, 5, Text(hint, style="dim"))
@@ -163,13 +145,13 @@ def _row(label: str, text: str, style: str = "") -> Text:
     return Text.assemble((label.ljust(_LABEL), "dim"), (escaped(text), style))
 
 
-def _head(look: Look, width: int) -> Text:
-    name = Text(escaped(near(look.progress.csv_path)), style="bold")
-    holder = look.progress.session
+def _head(snapshot: Snapshot, width: int) -> Text:
+    name = Text(escaped(near(snapshot.progress.csv_path)), style="bold")
+    holder = snapshot.progress.session
     if holder is None:
         right = "no session is at work"
     else:
-        age_s = _age_s(holder.since, look.now)
+        age_s = _age_s(holder.since, snapshot.now)
         right = f"session {holder.session}" + ("" if age_s is None else f", for {duration(age_s)}")
     name.truncate(max(_BAR, width - cell_len(right) - 2), overflow="ellipsis")
     space = width - name.cell_len - cell_len(right)
@@ -208,11 +190,11 @@ def _statuses(progress: Progress, rows: int, width: int) -> list[Text]:
     return lines
 
 
-def _freshness(look: Look) -> str:
-    progress = look.progress
-    behind = f"{progress.behind:,} {plural('result', progress.behind)} behind the log" if progress.behind else "current"
+def _freshness(snapshot: Snapshot) -> str:
+    progress = snapshot.progress
+    behind = f"{counted(progress.behind, 'result')} behind the log" if progress.behind else "current"
     times = [("written", progress.csv_written_at), ("the log", progress.log_written_at)]
-    ages = [f"{what} {ago(age_s)}" for what, at in times if (age_s := _age_s(at, look.now)) is not None]
+    ages = [f"{what} {ago(age_s)}" for what, at in times if (age_s := _age_s(at, snapshot.now)) is not None]
     return "; ".join([behind, ", ".join(ages)] if ages else [behind])
 
 
@@ -225,26 +207,26 @@ def _wrapped(label: str, text: str, width: int, style: str) -> list[Text]:
 
 
 def _damage(damage: Sequence[Damage], rows: int) -> list[Text]:
-    count = f"{len(damage):,} {plural('place', len(damage))} in the log"
+    count = f"{counted(len(damage), 'place')} in the log"
     if rows == 1:
         return [_row("damage", f"{count}, at first {damage[0]}", "bold red")]
     head = _row("damage", f"{count}; eventcsv verify tells what it costs", "bold red")
     return [head, *(_row("", str(item), "red") for item in damage[: rows - 1])]
 
 
-def _workers(look: Look, rows: int, columns: int) -> list[Text]:
+def _workers(snapshot: Snapshot, rows: int, columns: int) -> list[Text]:
     """Show what each worker is on, and for how long."""
-    flights = look.progress.in_flight
-    label = "workers" if look.progress.session else "in flight"
+    flights = snapshot.progress.in_flight
+    label = "workers" if snapshot.progress.session else "in flight"
     if rows == 1:
         return [_row(label, f"{len(flights)} in flight: {few([item.key for item in flights], 3)}")]
-    what = "at work" if look.progress.session else "left so when the last run died"
+    what = "at work" if snapshot.progress.session else "left so when the last run died"
     lines = [_row(label, f"{len(flights):,} {what}" + _more(len(flights), (rows - 1) * columns))]
     shown = sorted(flights[: (rows - 1) * columns], key=_writer)  # the oldest ones, each worker at its place
     for start in range(0, len(shown), columns):
         line = Text(" " * _LABEL)
         for item in shown[start : start + columns]:
-            cell = Text(_worker(item, look.now))
+            cell = Text(_worker(item, snapshot.now))
             cell.truncate(_WORKER - 2, overflow="ellipsis", pad=True)
             line.append_text(cell).append("  ")
         lines.append(line)
@@ -269,15 +251,15 @@ def _worker(item: InFlight, now: datetime) -> str:
     return f"{who}  {escaped(item.key)}  {age}"
 
 
-def _failures(look: Look, rows: int) -> list[Text]:
+def _failures(snapshot: Snapshot, rows: int) -> list[Text]:
     """Show the last failures, the latest first."""
-    failures = look.progress.failures
+    failures = snapshot.progress.failures
     if rows == 1:
         last = failures[-1]
         return [_row("failed", f"{len(failures):,}, the last {last.key}: {message_of(last.message)}", "red")]
     return [
         _row("failed", f"{len(failures):,}, the latest first", "red"),
-        *(_failure(failure, look.now) for failure in failures[::-1][: rows - 1]),
+        *(_failure(failure, snapshot.now) for failure in failures[::-1][: rows - 1]),
     ]
 
 
@@ -307,10 +289,10 @@ def _age_s(at: str | None, now: datetime) -> float | None:
 
 def ago(seconds: float) -> str:
     """Return how long ago something is, roughly, in words."""
-    if seconds < 2:  # noqa: PLR2004  # a look a second
+    if seconds < 2:  # noqa: PLR2004  # there is a look a second
         return "just now"
     for limit, unit_s, unit in ((_MINUTE_S, 1, "s"), (_HOUR_S, _MINUTE_S, "min"), (_DAY_S, _HOUR_S, "h")):
         if seconds < limit:
             return f"{seconds / unit_s:.0f} {unit} ago" if unit == "s" else f"{int(seconds // unit_s)} {unit} ago"
     days = int(seconds // _DAY_S)
-    return f"{days:,} {plural('day', days)} ago"
+    return f"{counted(days, 'day')} ago"

@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventcsv import EventCsv
-from eventcsv.cli.live.dashboard import Look, ago, frame
-from eventcsv.cli.live.watch import Looks
+from eventcsv.cli.live.dashboard import ago, frame
+from eventcsv.cli.live.monitor import Monitor, Snapshot
 from eventcsv.event import InFlight, utc_text
 from eventcsv.log.scan import Damage
 from eventcsv.view.progress import Failure, Progress
@@ -138,7 +138,7 @@ class Terminal:
                 self._stream.feed(piece)
 
 
-def looked(**changes: Any) -> Look:
+def looked(**changes: Any) -> Snapshot:
     """Return a look at a busy job."""
     progress = Progress(
         csv_path="/data/po.csv",
@@ -166,10 +166,10 @@ def looked(**changes: Any) -> Look:
     )
     damage = (Damage("events-000002.jsonl", 4711, 130, "the checksum does not match"),)
     trouble, stopping = changes.pop("trouble", ""), changes.pop("stopping", False)
-    return Look(dataclasses.replace(progress, **changes), NOW, damage, trouble, stopping)
+    return Snapshot(dataclasses.replace(progress, **changes), NOW, damage, trouble, stopping)
 
 
-def shown(look: Look, width: int, height: int, hint: str = "hint") -> list[str]:
+def shown(look: Snapshot, width: int, height: int, hint: str = "hint") -> list[str]:
     """Return the lines of a frame."""
     return [line.plain for line in frame(look, width=width, height=height, hint=hint)]
 
@@ -240,34 +240,34 @@ def test_ages_are_told_roughly(seconds: float, said: str) -> None:
 def test_damage_stays_in_the_view(job: EventCsv) -> None:
     """A compaction passes over a damaged line, and whoever watched goes on seeing it."""
     job.emit_result("PO1", "COMPLETED")
-    looks = Looks(job, ["COMPLETED"])
+    monitor = Monitor(job, ["COMPLETED"])
     job.emit_result("PO2", "COMPLETED")
     segment_of(job).write_bytes(segment_of(job).read_bytes().replace(b'"key":"PO2"', b'"key":"PO7"'))
-    looks._due_s = 0.0
-    looks.again()
-    assert 1 == len(looks.damage)
+    monitor._due_s = 0.0
+    monitor.update()
+    assert 1 == len(monitor.damage)
     job.compact()
-    looks._due_s = 0.0
-    looks.again()
-    assert (0, 1) == (len(looks.progress.damage), len(looks.damage))
+    monitor._due_s = 0.0
+    monitor.update()
+    assert (0, 1) == (len(monitor.progress.damage), len(monitor.damage))
 
 
 def test_nothing_new_costs_no_look(job: EventCsv, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever has not changed is not counted again, for five seconds at least; what has changed is."""
-    looks = Looks(job, ["COMPLETED"])
-    looks.again()
-    looks._due_s = time.monotonic()
+    monitor = Monitor(job, ["COMPLETED"])
+    monitor.update()
+    monitor._due_s = time.monotonic()
     counted: list[Progress] = []
 
     def progress(_self: EventCsv, **_options: object) -> Progress:
-        counted.append(looks.progress)
-        return looks.progress
+        counted.append(monitor.progress)
+        return monitor.progress
 
     monkeypatch.setattr(EventCsv, "progress", progress)
-    looks.again()
+    monitor.update()
     assert [] == counted
     job.emit_result("PO1", "COMPLETED")
-    looks.again()
+    monitor.update()
     assert 1 == len(counted)
 
 
@@ -337,9 +337,9 @@ def test_an_error_in_the_view_leaves_the_terminal_as_it_was(job: EventCsv, csv_p
     """What nobody foresaw ends the view, not the terminal."""
     job.emit_result("PO1", "COMPLETED")
     (csv_path.parent / "broken.py").write_text(
-        "import sys\nfrom eventcsv.cli.live.watch import Looks\nfrom eventcsv.cli.main import main\n"
+        "import sys\nfrom eventcsv.cli.live.monitor import Monitor\nfrom eventcsv.cli.main import main\n"
         "def again(self): raise RuntimeError('unforeseen')\n"
-        "Looks.again = again\nsys.argv = ['eventcsv', 'status', 'input.csv', '--watch']\nmain()\n"
+        "Monitor.update = again\nsys.argv = ['eventcsv', 'status', 'input.csv', '--watch']\nmain()\n"
     )
     with Terminal(csv_path.parent) as terminal:
         terminal.type(f"{sys.executable} broken.py; echo code=$?; stty -a | grep -c ' echo '\n")

@@ -72,7 +72,7 @@ def claiming(url: str, job: str, number: int, seconds: float) -> list[float]:
     """Claim, take up and finish POs for so long, as a host does; return how long each PO took, in seconds."""
     facade = EventCsv(f"{job}.csv", log=url, job=job)
     facade.leave_csv()
-    claims = facade.claims(owner=f"host {number}", lease_s=30, seen=Position(1, 0))
+    claims = facade.log.claims(owner=f"host {number}", lease_s=30, seen=Position(1, 0))
     if claims is None:
         raise TypeError("a log on a server has claims")
     took: list[float] = []

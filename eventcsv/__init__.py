@@ -25,8 +25,9 @@ from eventcsv.errors import (
     UnsupportedFormat,
 )
 from eventcsv.event import Event, Status
-from eventcsv.job import EventCsv, emit_result
+from eventcsv.job import EventCsv
 from eventcsv.version import __version__
+from eventcsv.worker.emit import emit_result
 
 if TYPE_CHECKING:
     from eventcsv.formats.export import ExportResult

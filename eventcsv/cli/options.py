@@ -17,9 +17,10 @@ from eventcsv.cli.log_output import configure_logging
 from eventcsv.cli.output import say
 from eventcsv.errors import EventCsvError
 from eventcsv.event import DEFAULT_KEY
-from eventcsv.job import STATUS_VARIABLE, EventCsv
+from eventcsv.job import EventCsv
 from eventcsv.log.file_log import Durability
 from eventcsv.storage.network import network_file_system_of
+from eventcsv.worker.recorder import STATUS_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

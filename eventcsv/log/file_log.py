@@ -150,7 +150,7 @@ class FileLog(LogReader):
             self._begin_again_after_fork()
         return Event(f"{self._writer}-{next(self._numbers)}", ts, kind.value, key, cells)
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Event, *, token: int | None = None) -> None:  # noqa: ARG002  # files have no claims
         """Append one event; once this returns, it is as durable as `durability` says.
 
         Raises:
@@ -511,6 +511,13 @@ class FileLog(LogReader):
     def connections_left(self) -> int | None:
         """Return None: any number of processes can open files."""
         return None
+
+    def claims(self, *, owner: str, lease_s: float, seen: Position) -> None:
+        """Return None: who works with files is on one machine, where the session lock keeps others away."""
+
+    def is_there(self) -> bool:
+        """Tell whether anything stands in its place; what that is an append finds out, and says so with its event."""
+        return self.storage.exists(self.directory)
 
     def close(self) -> None:
         """Close the files; the next append opens them again. Nothing is lost when this is never called."""

@@ -35,6 +35,42 @@ def owner_of(writer: str) -> str:
     return f"{os.uname().nodename} process {os.getpid()} {writer}"
 
 
+class Claims(Protocol):
+    """The claims of one run on POs, which keep other hosts from them; see `postgres.claims`."""
+
+    def claim(self, key: str, *, seen: Position | None = None) -> int | Refusal:
+        """Claim a PO.
+
+        Args:
+            key: The PO.
+            seen: How much of the log has been seen of it, if that is more than of the others.
+
+        Returns:
+            Its token, or why not.
+
+        Raises:
+            EventCsvError: The server does not answer.
+        """
+
+    def has_lapsed(self, key: str) -> bool:
+        """Tell whether another host may have taken over a PO by now, by the clock of this host."""
+
+    def is_taken_over(self, key: str) -> bool:
+        """Tell whether another host has taken over a PO, by the server; no when it does not answer."""
+
+    def forget(self, key: str) -> None:
+        """Take note that a PO is finished."""
+
+    def release(self, key: str) -> None:
+        """Give a PO back that nobody works on; when that fails, its lease runs out."""
+
+    def held(self) -> frozenset[str]:
+        """Return the POs that are claimed now, by whomever."""
+
+    def close(self) -> None:
+        """Renew nothing any more, and give back what is left."""
+
+
 class Log(Protocol):
     """An event log: segments of lines, to which any number of processes append.
 
@@ -61,10 +97,15 @@ class Log(Protocol):
     def new_event(self, kind: Kind, key: str, cells: dict[str, str], ts: str) -> Event:
         """Return an event with an id of this writer's."""
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Event, *, token: int | None = None) -> None:
         """Append one event; once this returns, it is durable.
 
+        Args:
+            event: The event.
+            token: That of the claim under which its PO is worked on; a result ends the claim, in the same transaction.
+
         Raises:
+            ClaimLost: The claim is not ours any more; nothing was written.
             InvalidEvent: It cannot be a line of the log; nothing was written.
             AppendError: It could not be made durable, transient faults retried; the error carries the event.
         """
@@ -78,10 +119,32 @@ class Log(Protocol):
     def connections_left(self) -> int | None:
         """Return how many more processes can connect to the server that keeps it, or None when they are not counted."""
 
+    def claims(self, *, owner: str, lease_s: float, seen: Position) -> Claims | None:
+        """Return what keeps other hosts from the POs that a run works on; None when the log is on one machine.
+
+        Args:
+            owner: Who claims, for people; unique to this run.
+            lease_s: How long a claim lasts without being renewed, in seconds.
+            seen: How much of the log the run has seen: what was finished after that is not done again.
+
+        Raises:
+            ServerError: There is no connection for it.
+        """
+
     # --- segments ---
 
     def exists(self) -> bool:
         """Tell whether the log has been begun."""
+
+    def is_there(self) -> bool:
+        """Tell whether anything stands where the log does, so that no CSV is needed to begin it."""
+
+    def check_csv(self) -> None:
+        """Refuse a log that is another CSV's.
+
+        Raises:
+            UnsupportedFormat: It is.
+        """
 
     def make(self) -> None:
         """Make the log with its first segment, unless it is there."""

@@ -6,49 +6,35 @@ import dataclasses
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from eventcsv import masking
 from eventcsv.errors import AppendError, ClaimLost, EventCsvError, InvalidEvent, ServerError
 from eventcsv.event import BLANKS, COLUMNS, FAILED, Kind, Status, column_id
+from eventcsv.log.history import history
 from eventcsv.log.interface import Refusal, owner_of
 from eventcsv.log.scan import events
 from eventcsv.view.progress import work_of
 from eventcsv.worker.rules import key_of
-from eventcsv.worker.serve import Outcome, Recorder, Task
+from eventcsv.worker.serve import Outcome, Task
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from eventcsv.event import Event
-    from eventcsv.log.postgres.claims import Claims
+    from eventcsv.log.interface import Claims
     from eventcsv.log.scan import Position
     from eventcsv.view.compactor import Compactor
     from eventcsv.view.edits import Edit
     from eventcsv.view.projection import Folded
+    from eventcsv.worker.recorder import Recorder
 
 
 _MOST_UNRECORDED: Final = 10
 _LOOK_AGAIN_S: Final = 0.5
-
-
-class Job(Recorder, Protocol):
-    """What a session needs of an `EventCsv`."""
-
-    csv_path: str
-    status_column: str
-
-    def new_segment(self) -> Position:
-        """Begin a new segment of the log; return where it begins."""
-
-    def claims(self, *, owner: str, lease_s: float, seen: Position) -> Claims | None:
-        """Return what keeps other hosts from the POs that a run works on; None when there are none."""
-
-    def history(self, key: str, *, since: Position | None = None) -> Iterator[Event]:
-        """Yield the events of a PO, in the order of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +92,7 @@ class Run:
 
     def __init__(
         self,
-        job: Job,
+        job: Recorder,
         compactor: Compactor,
         view_changed: threading.Event,
         done: Collection[str],
@@ -137,7 +123,7 @@ class Run:
         folded = self._plan()
         self._start = folded.end.position
         self._writer = writer
-        self._claims = job.claims(owner=owner_of(writer), lease_s=lease_s, seen=self._start)
+        self._claims = job.log.claims(owner=owner_of(writer), lease_s=lease_s, seen=self._start)
         self._tokens: dict[str, int] = {}
         self._held_elsewhere: deque[tuple[str, int]] = deque()
         self._elsewhere = 0
@@ -341,7 +327,7 @@ class Run:
         """Return the last event of a PO that is ours, as far as it can be read."""
         last = None
         try:
-            for event in self._job.history(task.key, since=self._reset_at.get(task.key, self._start)):
+            for event in history(self._job.log, task.key, since=self._reset_at.get(task.key, self._start)):
                 if event.kind == Kind.EDIT:
                     continue
                 if task.token is None or event.id.startswith(f"{self._writer}-"):  # others have ids of other hosts

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
     from eventcsv.event import InFlight
     from eventcsv.log.scan import Damage
-    from eventcsv.run.run import Job
     from eventcsv.view.backup import Backup
     from eventcsv.view.compactor import Compactor, CompactResult
     from eventcsv.view.edits import Edit
     from eventcsv.view.session_lock import SessionLock
+    from eventcsv.worker.recorder import Recorder
     from eventcsv.worker.serve import Finalizer, Initializer, Process
 
 _SESSION_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -68,7 +68,7 @@ class Session:
 
     def __init__(
         self,
-        job: Job,
+        job: Recorder,
         compactor: Compactor,
         lock: SessionLock,
         *,
@@ -111,7 +111,7 @@ class Session:
             self.begun = self._compactor.begin(self.id, accept_edit=self._accept_edit)
             self._take_note(self.begun)
             self.interrupted = self.begun.in_flight
-            self._job.new_segment()
+            self._job.log.new_segment()
             self._job.record_as(f"{self._writer}-00")
             background = threading.Thread(target=self._keep_current, name="eventcsv-compactor", daemon=True)
             background.start()

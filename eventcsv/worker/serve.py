@@ -11,7 +11,7 @@ import traceback
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from eventcsv.errors import AppendError, ClaimLost, InvalidEvent
 from eventcsv.event import BLANKS, COLUMNS, Status, column_id
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from eventcsv.event import Event
+    from eventcsv.worker.recorder import Recorder
 
     Row = dict[str, str]
     Returned = Mapping[str, object] | Iterable[tuple[str, object]] | DataclassInstance | str | bool | None
@@ -39,32 +40,6 @@ _LONGEST_DETAILS: Final = 20_000
 _MAY_RETURN: Final = "it may return columns (a mapping, a dataclass, pairs), a STATUS, True, False or None"
 _STATUS: Final = column_id(COLUMNS["status"])
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
-
-
-class Recorder(Protocol):
-    """Where results are recorded: an `EventCsv`, of which a worker needs no more than this."""
-
-    key: str
-    status_column: str
-
-    def record_as(self, writer: str) -> None:
-        """Begin the ids of events to come with `writer`."""
-
-    def hold(self, key: str, token: int | None) -> None:
-        """Record under a claim what comes of a PO, or without one any more."""
-
-    def emit_started(self, key: str) -> Event:
-        """Record that a PO is taken up."""
-
-    def emit_result(
-        self,
-        key: str,
-        status: str,
-        *,
-        error_message: str | None = None,
-        columns: Mapping[str, object] | None = None,
-    ) -> Event:
-        """Record the result of a PO."""
 
 
 @dataclass(frozen=True, slots=True)

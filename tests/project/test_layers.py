@@ -15,7 +15,11 @@ GROUND: Final = {"event", "errors", "masking", "signals", "version"}
 BELOW: Final[dict[str, set[str]]] = {
     "storage": set(),
     "log": {"storage"},
-    "worker": {"log", "storage"},
+    "worker": {
+        "log",
+        "storage",
+        "table",
+    },  # of the table `cells` only: is there a key column?
     "table": {"log"},
     "view": {"table", "log", "storage"},
     "run": {"view", "worker", "log"},

@@ -72,7 +72,7 @@ def test_what_is_set_for_a_role_does_no_harm(
     assert ["ERROR", "COMPLETED", ""] == [row["STATUS"] for row in read_csv(csv_path)]
     source = job._log
     assert isinstance(source, PgLog)
-    claims = job.claims(owner="test", lease_s=30, seen=source.end().position)
+    claims = job.log.claims(owner="test", lease_s=30, seen=source.end().position)
     assert claims is not None
     assert 1 == claims.claim("PO3")
     claims.close()

@@ -10,7 +10,7 @@ from eventcsv.cli import messages
 from eventcsv.cli.options import Debug, Json, Key, LockTimeoutS
 from eventcsv.cli.output import Output, progress_bar
 from eventcsv.event import DEFAULT_KEY
-from eventcsv.job import init_server, is_url, open_log
+from eventcsv.log.opening import init_server, is_url, open_to_copy
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -74,8 +74,8 @@ def copy(
 
     with progress_bar("copying") as on_progress:
         result = copy_log(
-            open_log(source, job=job, other=target, key=key, lock_timeout_s=lock_timeout_s),
-            open_log(target, job=job, other=source, key=key, lock_timeout_s=lock_timeout_s),
+            open_to_copy(source, job=job, other=target, key=key, lock_timeout_s=lock_timeout_s),
+            open_to_copy(target, job=job, other=source, key=key, lock_timeout_s=lock_timeout_s),
             on_progress=on_progress,
         )
     Output(as_json).show(result, messages.copy_lines(result))

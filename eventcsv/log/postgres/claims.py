@@ -35,18 +35,8 @@ _RELEASE: Final = "select eventcsv.release(%s::int, %s::text, %s::bigint)"
 _HELD: Final = "select key from eventcsv.held(%s::int)"
 
 
-class Claims:
-    """The claims of one run.
-
-    Args:
-        log: The log of the job.
-        owner: Who claims, for people; unique to this run.
-        lease_s: How long a claim lasts without being renewed, in seconds.
-        seen: How much of the log the run has seen: what was finished after that is not done again.
-
-    Raises:
-        ServerError: There is no connection for it.
-    """
+class PgClaims:
+    """The claims of one run; made by `PgLog.claims`."""
 
     def __init__(self, log: PgLog, *, owner: str, lease_s: float, seen: Position) -> None:
         self._log = log
@@ -64,18 +54,7 @@ class Claims:
         self._thread.start()
 
     def claim(self, key: str, *, seen: Position | None = None) -> int | Refusal:
-        """Claim a PO.
-
-        Args:
-            key: The PO.
-            seen: How much of the log has been seen of it, if that is more than of the others.
-
-        Returns:
-            Its token, or why not.
-
-        Raises:
-            EventCsvError: The server does not answer.
-        """
+        """Claim a PO; return its token, or why not."""
         if len(key.encode()) > _LONGEST_KEY_BYTES:
             return Refusal.TOO_LONG
         clock = time.monotonic()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv.errors import AppendError, ClaimLost, CorruptLog, EventCsvError, UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, is_whole, sealed, unsealed, utc_text
+from eventcsv.event import BLANKS, FORMAT_VERSION, Event, Kind, column_id, encode, is_whole, sealed, unsealed, utc_text
+from eventcsv.log.postgres.claims import PgClaims
 from eventcsv.log.postgres.schema import VERSION
 from eventcsv.log.postgres.server import NoSuchJob, Server
 from eventcsv.log.reader import LogEnd, LogReader, segment_name
@@ -65,8 +66,7 @@ _CONNECTIONS_LEFT: Final = """
             - (select count(*) from connected where datname = current_database())
     ))
 """
-_APPEND: Final = "select eventcsv.append(%s::int, %s::text, %s::bytea)"
-_APPEND_CLAIMED: Final = "select eventcsv.append(%s::int, %s::text, %s::bytea, %s::text, %s::bigint, %s::boolean)"
+_APPEND: Final = "select eventcsv.append(%s::int, %s::text, %s::bytea, %s::text, %s::bigint, %s::boolean)"
 
 
 class PgLog:
@@ -130,45 +130,33 @@ class PgLog:
             self.write_as(f"{os.urandom(6).hex()}-00")
         return Event(f"{self._writer}-{next(self._numbers)}", ts, kind.value, key, cells)
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Event, *, token: int | None = None) -> None:
         """Append one event; once this returns, the server and its synchronous standbys have it on disk.
 
-        A server that does not answer is waited for.
-
-        Raises:
-            InvalidEvent: It cannot be a line of the log; nothing was written.
-            AppendError: It was not acknowledged for `lock_timeout_s` seconds; the error carries the event.
+        A server that does not answer is waited for, for `lock_timeout_s` seconds.
         """
         line = encode(event)
+        key = event.key.strip(BLANKS)
+        is_done = token is not None and event.kind == Kind.RESULT
         try:
-            self.server.call(_APPEND, (self._number_to_append_to(), event.id, line))
+            self.server.call(_APPEND, (self._number_to_append_to(), event.id, line, key, token, is_done))
+        except ClaimLost:
+            raise
         except EventCsvError as error:
-            raise self.failure(event, error) from error
+            raise AppendError(
+                f"{self.place}: the {event.kind} of {event.key} could not be recorded: {error}. "
+                "Treat it as not done; once the cause is gone, emit it again",
+                event,
+            ) from error
 
     def append_all(self, events: Sequence[Event]) -> None:
         """Append some events, one after the other; what is there already is not appended again."""
         for event in events:
             self.append(event)
 
-    def append_claimed(self, event: Event, key: str, token: int) -> None:
-        """Append an event of a PO that is claimed; a result ends the claim, in the same transaction.
-
-        Raises:
-            ClaimLost: The claim is not ours any more; nothing was written.
-            InvalidEvent: It cannot be a line of the log; nothing was written.
-            AppendError: It was not acknowledged for `lock_timeout_s` seconds; the error carries the event.
-        """
-        line = encode(event)
-        arguments = (self.number(), event.id, line, key, token, event.kind == Kind.RESULT)
-        self.server.call(_APPEND_CLAIMED, arguments)
-
-    def failure(self, event: Event, error: Exception) -> AppendError:
-        """Return the error of an append that failed."""
-        return AppendError(
-            f"{self.place}: the {event.kind} of {event.key} could not be recorded: {error}. "
-            "Treat it as not done; once the cause is gone, emit it again",
-            event,
-        )
+    def claims(self, *, owner: str, lease_s: float, seen: Position) -> PgClaims:
+        """Return the claims of a run."""
+        return PgClaims(self, owner=owner, lease_s=lease_s, seen=seen)
 
     def connections_left(self) -> int | None:
         """Return how many more processes can connect to the server as this role, as far as this role can see."""
@@ -242,6 +230,11 @@ class PgLog:
         if self._number is None:
             self._open()
         return self._number is not None
+
+    is_there = exists
+
+    def check_csv(self) -> None:
+        """Do nothing: a job's name is its CSV's."""
 
     def make(self) -> None:
         """Make the job with its first segment, unless it is there, and the directory for the checkpoint.

@@ -313,7 +313,7 @@ def test_a_database_of_another_encoding_is_used_whole_or_not_at_all(
     job = EventCsv(csv_path, log=url, job="jöb 💥")
     job.emit_result("PO1", "COMPLETED")
     job.compact()
-    claims = job.claims(owner="é", lease_s=60, seen=job._log.end().position)
+    claims = job.log.claims(owner="é", lease_s=60, seen=job._log.end().position)
     assert claims is not None
     assert (1, frozenset({"💥"})) == (claims.claim("💥"), claims.held())
     claims.close()

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from eventcsv.view.progress import Progress
     from eventcsv.view.prune import PruneResult
     from eventcsv.view.verify import VerifyReport
-    from eventcsv.worker.serve import Outcome
+    from eventcsv.worker.messages import Outcome
 
 _KEYS_SHOWN: Final = 5
 

@@ -22,7 +22,9 @@ from eventcsv import masking
 from eventcsv.errors import EventCsvError, reason_of
 from eventcsv.run import starting
 from eventcsv.run.process import GuardedProcess
-from eventcsv.worker.serve import STOP_SIGNALS, Broken, Leave, Logged, Outcome, Ready, Taken, Task, Work, serve
+from eventcsv.signals import STOP_SIGNALS
+from eventcsv.worker.messages import Broken, Leave, Logged, Outcome, Ready, Taken, Task, Work
+from eventcsv.worker.serve import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,8 +17,8 @@ from eventcsv.log.history import history
 from eventcsv.log.interface import Refusal, owner_of
 from eventcsv.log.scan import events
 from eventcsv.view.progress import work_of
+from eventcsv.worker.messages import Outcome, Task
 from eventcsv.worker.rules import key_of
-from eventcsv.worker.serve import Outcome, Task
 
 if TYPE_CHECKING:
     import threading

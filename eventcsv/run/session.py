@@ -26,7 +26,7 @@ from eventcsv.run.starting import is_from_nowhere
 from eventcsv.signals import Stop, stop_signals, terminable
 from eventcsv.view.progress import pending_of
 from eventcsv.view.refresh import keep_current
-from eventcsv.worker.serve import Work
+from eventcsv.worker.messages import Work
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from eventcsv.view.compactor import Compactor, CompactResult
     from eventcsv.view.edits import Edit
     from eventcsv.view.session_lock import SessionLock
+    from eventcsv.worker.messages import Finalizer, Initializer, Process
     from eventcsv.worker.recorder import Recorder
-    from eventcsv.worker.serve import Finalizer, Initializer, Process
 
 _SESSION_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 Interrupted = Literal["retry", "hold"]

@@ -1,148 +1,26 @@
-"""What a worker process does: one PO after another, each result recorded before the next one. Loads no Polars."""
+"""The loop of a worker process: one PO after another, each result recorded before the next one. Loads no Polars."""
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 import threading
-import traceback
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, is_dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from eventcsv.errors import AppendError, ClaimLost, InvalidEvent
-from eventcsv.event import BLANKS, COLUMNS, Status, column_id
-from eventcsv.worker.rules import Pairs, column_ident, pairs_in
-from eventcsv.worker.values import cleaned, is_missing, is_truth, one_line, short, text_of, whole_digits
+from eventcsv.signals import STOP_SIGNALS
+from eventcsv.worker.messages import Broken, Leave, Logged, Ready, Taken
+from eventcsv.worker.values import one_line
+from eventcsv.worker.work import LONGEST_MESSAGE, work_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from _typeshed import DataclassInstance
+    from eventcsv.worker.messages import Task, Work
 
-    from eventcsv.event import Event
-    from eventcsv.worker.recorder import Recorder
-
-    Row = dict[str, str]
-    Returned = Mapping[str, object] | Iterable[tuple[str, object]] | DataclassInstance | str | bool | None
-    Process = Callable[[str, Row], Returned]
-    Initializer = Callable[[], object]
-    Finalizer = Callable[[], object]
-
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S: Final = 0.2
-_LONGEST_MESSAGE: Final = 1_000
-_LONGEST_DETAILS: Final = 20_000
-_MAY_RETURN: Final = "it may return columns (a mapping, a dataclass, pairs), a STATUS, True, False or None"
-_STATUS: Final = column_id(COLUMNS["status"])
-_MESSAGE: Final = column_id(COLUMNS["error_message"])
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A PO to be worked on.
-
-    Attributes:
-        key: The PO.
-        row: Its row: column name to text.
-        token: That of the claim under which it is worked on; None when there is no other host.
-    """
-
-    key: str
-    row: Row
-    token: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a PO.
-
-    Attributes:
-        key: The PO.
-        status: Its STATUS, or "" when nothing could be recorded.
-        message: Its ERROR_MESSAGE, or why nothing could be recorded.
-        details: The traceback of what `process` raised, or "".
-        unrecorded: The event that could not be recorded, or None.
-        taken_over: Whether another host has taken the PO over, so that nothing was recorded here.
-    """
-
-    key: str
-    status: str
-    message: str = ""
-    details: str = ""
-    unrecorded: Event | None = None
-    taken_over: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The worker has started.
-
-    Attributes:
-        pid: Its process; the one that the session has started is its guard.
-    """
-
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The worker could not start.
-
-    Attributes:
-        reason: What its initializer raised.
-    """
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """There is nothing left to do: the worker may end in peace."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The worker has taken up its task."""
-
-
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """The worker has something for the log output.
-
-    Attributes:
-        level: Its level, as the logging module numbers them.
-        fields: The event with its fields.
-    """
-
-    level: int
-    fields: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What every worker is given. It is pickled, so the functions have to be importable ones.
-
-    Attributes:
-        job: Where to record results.
-        process: Called with each PO and its row.
-        initializer: Called once, before the first PO. A context manager that it returns is entered, and left
-            at the end.
-        finalizer: Called once, when the worker ends in peace.
-    """
-
-    job: Recorder
-    process: Process
-    initializer: Initializer | None
-    finalizer: Finalizer | None = None
-
-    def check(self) -> None:
-        """Raise whatever keeps this from being pickled."""
-        pickle.dumps(self)
 
 
 def serve(work: Work, writer: str, connection: Connection) -> None:
@@ -171,7 +49,7 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
         if work.finalizer:
             at_end.callback(work.finalizer)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the session has to know
-        send(Broken(one_line(error, longest=_LONGEST_MESSAGE)))
+        send(Broken(one_line(error, longest=LONGEST_MESSAGE)))
         return
     with suppress(EOFError, ConnectionError):  # the session has ended, or has died
         send(Ready(os.getpid()))
@@ -186,7 +64,7 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
         at_end.close()
     except BaseException as error:  # noqa: BLE001  # each result is recorded, so this is no PO's
         with suppress(ConnectionError):
-            reason = one_line(error, longest=_LONGEST_MESSAGE)
+            reason = one_line(error, longest=LONGEST_MESSAGE)
             send(Logged(logging.ERROR, {"event": "worker.not_finalized", "reason": reason}))
 
 
@@ -219,130 +97,3 @@ def _forward_logs(send: Callable[[object], None]) -> None:
     logger.setLevel(logging.DEBUG)
     logger.addHandler(Forwarding())
     logger.propagate = False
-
-
-def work_on(task: Task, work: Work) -> Outcome:
-    """Take up a PO, work on it and record what came of it."""
-    if task.token is None:
-        return _work_on(task, work)
-    work.job.hold(task.key, task.token)
-    try:
-        return _work_on(task, work)
-    except ClaimLost as error:
-        return Outcome(task.key, "", message=str(error), taken_over=True)
-    finally:
-        work.job.hold(task.key, None)
-
-
-def _work_on(task: Task, work: Work) -> Outcome:
-    try:
-        work.job.emit_started(task.key)  # first, so that a crash after the work does not hide that it was done
-    except AppendError as error:
-        return Outcome(task.key, "", message=f"it was not taken up: {error.reason}", unrecorded=error.event)
-    details = ""
-    pid = os.getpid()
-    try:
-        cells = _cells(work.process(task.key, task.row), task, work.job.key, work.job.status_column)
-    except BaseException as error:  # noqa: BLE001  # any failure of the caller's code is this PO's, and nobody else's
-        cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: one_line(error, longest=_LONGEST_MESSAGE)}
-        details = traceback.format_exc()[-_LONGEST_DETAILS:]
-    if os.getpid() != pid:  # a child that the caller's code forked, and that has no business here
-        os._exit(0)
-    try:
-        event = _record(work.job, task.key, cells)
-    except AppendError as error:
-        return Outcome(task.key, "", message=error.reason, details=details, unrecorded=error.event)
-    return Outcome(task.key, event.cells[work.job.status_column], _text_of(event.cells), details)
-
-
-def _record(job: Recorder, key: str, cells: dict[str, object]) -> Event:
-    status = cells.pop(COLUMNS["status"])
-    try:
-        return job.emit_result(key, status, columns=cells)  # type: ignore[arg-type]  # it is checked there
-    except InvalidEvent as error:
-        return job.emit_result(key, Status.ERROR, error_message=_of_no_place(error))
-
-
-def _of_no_place(error: InvalidEvent) -> str:
-    return cleaned(f"the result belongs to no row or no column: {error}", longest=_LONGEST_MESSAGE)
-
-
-def _cells(returned: object, task: Task, key_column: str, status_column: str) -> dict[str, object]:
-    """Return the columns to set: STATUS first, and an old ERROR_MESSAGE cleared unless there is a new one.
-
-    The key may be among them, unchanged, since to return the row with some cells changed is natural. So may a STATUS of
-    the list's own, when what came of a PO has another column.
-    """
-    returned = _without_enum(returned)
-    if returned is None:
-        return _completed({}, task)
-    if is_truth(returned):
-        return _completed({_STATUS: (COLUMNS["status"], Status.COMPLETED if returned else Status.FAILED)}, task)
-    if isinstance(returned, str):
-        return _completed({_STATUS: (COLUMNS["status"], returned)}, task)
-    pairs, unread = pairs_in(returned)
-    if not pairs and not hasattr(returned, "keys") and not is_dataclass(returned):
-        unread = short(returned)
-    named, faults = _named(pairs, task, key_column)
-    named = _with_status(named, task, status_column)
-    faults = [f"{unread}; {_MAY_RETURN}"] * bool(unread) + faults
-    if faults:
-        message = text_of(named.pop(_MESSAGE, ("", None))[1], []) or ""
-        told = cleaned("; ".join(f"process returned {fault}" for fault in faults), longest=_LONGEST_MESSAGE)
-        named[_STATUS] = (COLUMNS["status"], Status.ERROR)
-        named[_MESSAGE] = (COLUMNS["error_message"], f"{message}; {told}" if message.strip() else told)
-    return _completed(named, task)
-
-
-def _named(pairs: Pairs, task: Task, key_column: str) -> tuple[dict[str, tuple[str, object]], list[str]]:
-    """Return the columns that can be set, by what tells them apart, and what is wrong with the others."""
-    named: dict[str, tuple[str, object]] = {}
-    faults: list[str] = []
-    for name, value in pairs:
-        ident = column_ident(name) if isinstance(name, str) else ""
-        if not ident:
-            faults.append(f"the name of a column that is no text, or blank: {short(name)}")
-        elif ident in named:
-            faults.append(f"the column {name!r} twice")
-        elif ident != column_id(key_column):
-            named[ident] = (str(name), value)
-        elif (key := _key_text(value)) not in {"", task.key}:
-            faults.append(f"{name} {short(key)}, which is the key of another row")
-    return named, faults
-
-
-def _with_status(named: dict[str, tuple[str, object]], task: Task, status_column: str) -> dict[str, tuple[str, object]]:
-    """Return the columns with what came of the PO as STATUS, which may have another column than the list's own."""
-    ident = column_ident(status_column)
-    if ident == _STATUS:
-        return named
-    rest = {name: value for name, value in named.items() if name not in {ident, _STATUS}}
-    given, own = named.get(ident, ("", None))[1], named.get(_STATUS)
-    if not is_missing(given) and given != "":
-        return rest | {_STATUS: (COLUMNS["status"], given)}
-    if own is None or any(column_id(name) == _STATUS and text == own[1] for name, text in task.row.items()):
-        return rest  # a whole row was returned, and its STATUS is the list's
-    return rest | {_STATUS: own}
-
-
-def _completed(named: Mapping[str, tuple[str, object]], task: Task) -> dict[str, object]:
-    status = named.get(_STATUS, ("", None))[1]
-    is_none = is_missing(status) or (isinstance(status, str) and not status.strip(BLANKS))
-    cells: dict[str, object] = {COLUMNS["status"]: Status.COMPLETED if is_none else status}
-    if is_missing(named.get(_MESSAGE, ("", None))[1]) and any(
-        column_id(name) == _MESSAGE and text for name, text in task.row.items()
-    ):
-        cells[COLUMNS["error_message"]] = ""
-    return cells | {name: value for ident, (name, value) in named.items() if ident != _STATUS and value is not None}
-
-
-def _without_enum(value: object) -> object:
-    return _without_enum(value.value) if isinstance(value, Enum) and not isinstance(value, str) else value
-
-
-def _key_text(value: object) -> str:
-    return (whole_digits(value) or text_of(value, []) or "").strip(BLANKS)
-
-
-def _text_of(cells: Mapping[str, str]) -> str:
-    return next((text for name, text in cells.items() if column_id(name) == _MESSAGE), "")

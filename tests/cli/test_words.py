@@ -10,7 +10,7 @@ import pytest
 from eventcsv import EventCsv, InvalidCsv
 from eventcsv.cli import messages
 from eventcsv.run.run import RunResult
-from eventcsv.worker.serve import Outcome
+from eventcsv.worker.messages import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

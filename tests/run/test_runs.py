@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from eventcsv.view.compactor import CompactResult
-    from eventcsv.worker.serve import Row
+    from eventcsv.worker.messages import Row
 
 DEADLINE_S: Final = 60.0
 

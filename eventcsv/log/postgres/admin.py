@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from eventcsv.errors import ServerError, UnsupportedFormat
-from eventcsv.log.postgres.schema import OPERATOR_GRANTS, SCHEMA, VERSION, WORKER_GRANTS
+from eventcsv.log.postgres.schema import OPERATOR_GRANTS, VERSION, WORKER_GRANTS
 from eventcsv.log.postgres.server import Server
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def init(url: str, *, workers: Iterable[str] = (), operators: Iterable[str] = ()
     version = server.call("select max(version) from eventcsv.schema_version")[0][0] if there else VERSION
     if version != VERSION:
         raise UnsupportedFormat(f"{server.place}: schema version {version}; this eventcsv knows version {VERSION}")
-    script: list[sql.Composable] = [sql.SQL(SCHEMA)]
+    schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
+    script: list[sql.Composable] = [sql.SQL(schema)]
     for roles, grants in ((workers, WORKER_GRANTS), (operators, OPERATOR_GRANTS)):
         script += [sql.SQL(f"{grant};").format(sql.Identifier(role)) for role in roles for grant in grants]
     server.run_script(sql.Composed(script))

@@ -42,8 +42,8 @@ _LONGEST_WAIT_S: Final = 5.0
 _MOST_HANDINGS: Final = 3
 
 
-class Listener(Protocol):
-    """Whom a pool works for."""
+class Tasks(Protocol):
+    """Where a pool has its tasks from."""
 
     def waiting(self) -> int:
         """Return how many tasks nobody has been given yet."""
@@ -59,6 +59,10 @@ class Listener(Protocol):
 
     def returned(self, task: Task) -> None:
         """Take back a task whose worker was lost before it took it up."""
+
+
+class Listener(Protocol):
+    """Whom a pool tells what came of its tasks."""
 
     def finished(self, outcome: Outcome) -> None:
         """Take note of what came of a task."""
@@ -102,7 +106,8 @@ class Pool:
         timeout_s: How long a task may take, in seconds; None for as long as it likes.
         writer_prefix: What the ids of all workers' events begin with.
         numbers: Gives each worker a number that none had before.
-        listener: Gives the tasks, takes what comes of them.
+        tasks: Gives the tasks.
+        listener: Takes what comes of them.
     """
 
     work: Work
@@ -110,6 +115,7 @@ class Pool:
     timeout_s: float | None
     writer_prefix: str
     numbers: Iterator[int]
+    tasks: Tasks
     listener: Listener
     _workers: list[_Worker] = field(default_factory=list)
     _handed: dict[str, int] = field(default_factory=dict)
@@ -130,7 +136,7 @@ class Pool:
                 if not stopping():
                     self._hand_out()
                 busy = any(worker.task for worker in self._workers)
-                if not busy and (stopping() or not (self.listener.waiting() or self.listener.expects_more())):
+                if not busy and (stopping() or not (self.tasks.waiting() or self.tasks.expects_more())):
                     return
                 ends = {worker.connection: worker for worker in self._workers}
                 for end in wait(list(ends), _TICK_S):
@@ -144,11 +150,11 @@ class Pool:
 
     def _hand_out(self) -> None:
         # Asked only when somebody could take a task up: to say what waits may claim it, and keep it from other hosts.
-        while self._has_room() and (waiting := self.listener.waiting()):
+        while self._has_room() and (waiting := self.tasks.waiting()):
             idle = next((worker for worker in self._workers if worker.ready and not worker.task), None)
             starting = sum(not worker.ready for worker in self._workers)
             if idle:  # asked for only now, so that it is what the CSV says at this moment
-                self._hand(self.listener.next_task(), idle)
+                self._hand(self.tasks.next_task(), idle)
             elif len(self._workers) < self.size and starting < waiting and time.monotonic() >= self._next_start_at:
                 self._start_worker()
             else:
@@ -203,7 +209,7 @@ class Pool:
         """
         while not self._ended.wait(_TICK_S):
             for worker in list(self._workers):
-                if worker.task and worker.task.token is not None and self.listener.has_lapsed(worker.task):
+                if worker.task and worker.task.token is not None and self.tasks.has_lapsed(worker.task):
                     worker.process.end()
 
     def _check_deadlines(self) -> None:
@@ -248,7 +254,7 @@ class Pool:
             )
 
     def _ending_of(self, worker: _Worker) -> str:
-        if worker.task and self.listener.has_lapsed(worker.task):
+        if worker.task and self.tasks.has_lapsed(worker.task):
             return "it was stopped, as its claim could not be renewed and another host may go on"
         return _ending(worker.process) + ("" if worker.ready else starting.advice())
 
@@ -269,7 +275,7 @@ class Pool:
         if worker.taken or handings == _MOST_HANDINGS:
             self.listener.lost(task, reason)
         else:
-            self.listener.returned(task)
+            self.tasks.returned(task)
 
     def _dismiss(self) -> None:
         """Let idle workers end in peace, and kill the others."""

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from eventcsv import masking
 from eventcsv.errors import EventCsvError, ServerError
 from eventcsv.event import DONE
-from eventcsv.log.interface import LEASE_S
+from eventcsv.log.interface import LEASE_S, owner_of
 from eventcsv.run.pool import Pool
 from eventcsv.run.run import Run, RunResult
 from eventcsv.run.starting import is_from_nowhere
+from eventcsv.run.todo import Todo
 from eventcsv.signals import Stop, stop_signals, terminable
 from eventcsv.view.progress import pending_of
 from eventcsv.view.refresh import keep_current
@@ -289,17 +290,26 @@ class Session:
         workers, notice = self.workers_possible(workers)
         if notice:
             masking.get_logger().warning("run.fewer_workers", workers=workers, reason=notice)
-        run = Run(self._job, self._compactor, self._view_changed, done, hold=hold, writer=self._writer, lease_s=lease_s)
-        size = min(workers, max(1, len(run.todo)))
-        pool = Pool(work, size, timeout_s, self._writer, self._numbers, run)
+        todo = Todo(
+            self._job,
+            self._compactor,
+            self._view_changed,
+            done,
+            hold=hold,
+            owner=owner_of(self._writer),
+            lease_s=lease_s,
+        )
+        run = Run(self._job, todo, self._writer)
+        size = min(workers, max(1, len(todo)))
+        pool = Pool(work, size, timeout_s, self._writer, self._numbers, todo, run)
         with stop_signals() as stop:
             self.stop = stop
             try:
-                if run.todo:
+                if todo:
                     pool.run(lambda: stop.is_set() or bool(run.hopeless))
             finally:
                 self.stop = None
-                run.close()
+                todo.close()
         return run.result(
             stopped=stop.reason or run.hopeless or None,
             edits=tuple(self.edits),

@@ -65,6 +65,15 @@ class EventCsv(Recorder):
         status_column: The column that says what came of a PO, for a list whose own STATUS means something else; by
             default EVENTCSV_STATUS_COLUMN, or STATUS. Like `key` it is said each time.
 
+    Raises:
+        InvalidCsv: The CSV cannot be read without guessing, or is gone, and there is no backup (no log) of it.
+        UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
+        LockTimeout: Another process compacts, or held another lock that is needed.
+        ServerError: The log is on a server, which does not answer, or says no.
+        OSError: The disk said no; the CSV is whole, the old one or already the new one.
+
+    Any method can raise these; what else one raises it says itself.
+
     Example:
         >>> job = EventCsv("data/input/input.csv")
         >>> job.emit_result("PO15262984", Status.COMPLETED, attachments_found=2, attachments_downloaded=2)
@@ -139,9 +148,6 @@ class EventCsv(Recorder):
         Raises:
             InvalidCsv: The CSV cannot be read without guessing, cannot be replaced, or was saved in a way that would do
                 away with many results; it was left as it is.
-            LockTimeout: Another process compacts.
-            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
-            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         return self._compactor.compact(accept_edit=accept_edit, on_progress=on_progress)
 
@@ -160,9 +166,6 @@ class EventCsv(Recorder):
         Raises:
             BackupError: There is no such backup, or it is damaged.
             InvalidCsv: There is no base, and the CSV cannot serve as one.
-            LockTimeout: Another process compacts.
-            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
-            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         return self._compactor.replay(backup, on_progress=on_progress)
 
@@ -171,10 +174,6 @@ class EventCsv(Recorder):
 
         Args:
             done: The STATUS words that count as done, case aside.
-
-        Raises:
-            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
-            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
         """
         self._begin_to_check()
         folded = self._compactor.peek()
@@ -192,9 +191,6 @@ class EventCsv(Recorder):
 
         Returns:
             How many POs have each such text; nothing once the log has a result that sets this column.
-
-        Raises:
-            InvalidCsv: The CSV cannot be read.
         """
         from eventcsv.view.first_run import doubtful_statuses, has_results  # noqa: PLC0415  # the operator side
 
@@ -207,27 +203,20 @@ class EventCsv(Recorder):
 
         Args:
             done: The STATUS words that count as done, case aside.
-
-        Raises:
-            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
-            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
         """
         session = self.session_holder()
         self._begin_to_check()
         folded = self._compactor.peek()
         from eventcsv.view.progress import measure  # noqa: PLC0415  # the operator side
 
-        now = datetime.now(UTC)
-        progress = measure(folded, self.log, session, csv_path=self.csv_path, done=done, now=now)
-        active = self.log.path(folded.end.position.segment)
-        trouble = folded.trouble
-        if trouble:
-            progress = replace(progress, trouble=trouble, trouble_since=self._written_at(self.csv_path))
+        written_at = self._written_at(self.csv_path)
         return replace(
-            progress,
+            measure(folded, self.log, session, csv_path=self.csv_path, done=done, now=datetime.now(UTC)),
+            trouble=folded.trouble,
+            trouble_since=written_at if folded.trouble else None,
             last_edit=next((copy.edit for copy in self._compactor.backups() if copy.edit), None),
-            csv_written_at=self._written_at(self.csv_path),
-            log_written_at=self._written_at(active),
+            csv_written_at=written_at,
+            log_written_at=self._written_at(self.log.path(folded.end.position.segment)),
         )
 
     def _written_at(self, path: str) -> str | None:
@@ -263,22 +252,12 @@ class EventCsv(Recorder):
         return made
 
     def new_segment(self) -> Position:
-        """Begin a new segment of the log, and seal the one before; return where it begins.
-
-        Raises:
-            LockTimeout: The lock was held by somebody else.
-            OSError: The disk said no.
-        """
+        """Begin a new segment of the log, and seal the one before; return where it begins."""
         return self.log.new_segment()
 
     def backups(self) -> list[Backup]:
-        """Return the backups, the newest first, without those whose metadata is damaged.
-
-        Raises:
-            InvalidCsv: There is neither such a CSV, nor a log of it, nor a backup.
-        """
-        known = self._compactor.backups()
-        if not known:
+        """Return the backups, the newest first, without those whose metadata is damaged."""
+        if not (known := self._compactor.backups()):
             self._check_csv_exists()
         return known
 
@@ -286,7 +265,7 @@ class EventCsv(Recorder):
         """Bring the CSV up to date and keep a copy of it, which is never removed automatically.
 
         Raises:
-            As `compact` does, and BackupError when what is read back is not what was written.
+            BackupError: What is read back is not what was written.
         """
         from eventcsv.view.backup import ASKED  # noqa: PLC0415  # the operator side
 
@@ -310,8 +289,6 @@ class EventCsv(Recorder):
             BackupError: There is no such backup, or it is damaged, or its place in the log is not known.
             InvalidCsv: The backup cannot be read as a CSV: it keeps what somebody had broken.
             SessionActive: A session is at work.
-            LockTimeout: Another process compacts.
-            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self._compactor.find(backup)  # before the lock makes a folder beside a mistyped path
         with self._session_lock.held("restore"):
@@ -325,10 +302,6 @@ class EventCsv(Recorder):
 
         Returns:
             What was checked, and every finding.
-
-        Raises:
-            InvalidCsv: There is neither such a CSV nor a log of it.
-            UnsupportedFormat: The log was made by a newer eventcsv.
         """
         from eventcsv.view.verify import verify  # noqa: PLC0415  # the operator side
 
@@ -357,9 +330,7 @@ class EventCsv(Recorder):
             on_progress: Called with the bytes of the log read so far and the bytes to read.
 
         Raises:
-            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
             UnsafePath: `output` names what must not be replaced.
-            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
             OSError: The disk said no; the old page, if any, is whole.
         """
         from eventcsv.report.collect import collect  # noqa: PLC0415  # the same
@@ -371,9 +342,14 @@ class EventCsv(Recorder):
             metadata = [f"{os.path.splitext(copy)[0]}.json" for copy in copies]
             precious = (self.csv_path, self.log_dir, *copies, *metadata)
             check_output(self._storage, path, precious, force=force)  # before the long part
-        session = self._session_lock.holder()
-        now = datetime.now(UTC)
-        found = collect(self._compactor, session, done=done, now=now, unmasked=unmasked, on_progress=on_progress)
+        found = collect(
+            self._compactor,
+            self.session_holder(),
+            done=done,
+            now=datetime.now(UTC),
+            unmasked=unmasked,
+            on_progress=on_progress,
+        )
         if path is not None:
             write(self._storage, path, render(found))
         return found
@@ -389,7 +365,6 @@ class EventCsv(Recorder):
 
         Raises:
             SessionActive: A session is at work.
-            LockTimeout: Another process compacts.
             OSError: The disk said no; what was not removed is still there.
         """
         from eventcsv.view.prune import prune  # noqa: PLC0415  # the operator side
@@ -420,8 +395,6 @@ class EventCsv(Recorder):
         Raises:
             ValueError: The format is not known.
             UnsafePath: Something else is at `target`; it was left as it is.
-            InvalidCsv: The CSV cannot be read, or is gone and has no backup.
-            UnsupportedFormat: The log was made by a newer eventcsv or for another key column.
             OSError: The disk said no; what was at `target` is still there.
         """
         from eventcsv.formats.export import Forbidden, export, format_of  # noqa: PLC0415  # the operator side
@@ -491,8 +464,6 @@ class EventCsv(Recorder):
 
         Raises:
             InvalidEvent: `key` cannot be the key of a row.
-            InvalidCsv: There is neither such a CSV nor a log of it.
-            UnsupportedFormat: The log was made by a newer eventcsv.
         """
         wanted = key_of(key)
         self._check_job()
@@ -503,8 +474,7 @@ class EventCsv(Recorder):
         if "_compactor" in self.__dict__:
             return
         with suppress(EventCsvError, OSError):  # whatever is wrong is found, and told, by who goes by the checkpoint
-            saved = checkpoint.load(self._storage, os.path.join(self.log_dir, CHECKPOINT_NAME))
-            if saved:
+            if saved := checkpoint.load(self._storage, os.path.join(self.log_dir, CHECKPOINT_NAME)):
                 for start, end, before, _ in saved.stretches():
                     self.log.begin_crc(start, end, before)
 

@@ -6,7 +6,7 @@ The worker side is light; the operator side loads Polars on first use.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -342,17 +342,13 @@ class EventCsv(Recorder):
             metadata = [f"{os.path.splitext(copy)[0]}.json" for copy in copies]
             precious = (self.csv_path, self.log_dir, *copies, *metadata)
             check_output(self._storage, path, precious, force=force)  # before the long part
-        found = collect(
-            self._compactor,
-            self.session_holder(),
-            done=done,
-            now=datetime.now(UTC),
-            unmasked=unmasked,
-            on_progress=on_progress,
+        now = datetime.now(UTC)
+        page = collect(
+            self._compactor, self.session_holder(), done=done, now=now, unmasked=unmasked, on_progress=on_progress
         )
         if path is not None:
-            write(self._storage, path, render(found))
-        return found
+            write(self._storage, path, render(page))
+        return page
 
     def prune(self, *, dry_run: bool = False) -> PruneResult:
         """Remove the segments of the log that no kept backup needs. The history of POs gets shorter by them.
@@ -370,10 +366,8 @@ class EventCsv(Recorder):
         from eventcsv.view.prune import prune  # noqa: PLC0415  # the operator side
 
         self._check_job()
-        if dry_run:
-            return prune(self._compactor, dry_run=True)
-        with self._session_lock.held("prune"):
-            return prune(self._compactor, dry_run=False)
+        with nullcontext() if dry_run else self._session_lock.held("prune"):
+            return prune(self._compactor, dry_run=dry_run)
 
     def export(
         self,
@@ -432,13 +426,12 @@ class EventCsv(Recorder):
         """
         from eventcsv.formats.import_workbook import import_workbook  # noqa: PLC0415  # the operator side
 
-        has_job = self._storage.exists(self.log_dir) or bool(self._compactor.backups())
         return import_workbook(
             os.path.abspath(workbook),
             self.csv_path,
             key=self.key,
             sheet=sheet,
-            has_job=has_job,
+            has_job=self._storage.exists(self.log_dir) or bool(self._compactor.backups()),
             force=force,
             storage=self._storage,
             visible=visible,

@@ -124,7 +124,7 @@ def pg_server() -> Iterator[PgServer]:
 
 def file_log(job: EventCsv) -> FileLog:
     """Return the log of a job that has it in files."""
-    return cast("FileLog", job._log)
+    return cast("FileLog", job.log)
 
 
 def segment_of(job: EventCsv, number: int = 1) -> Path:

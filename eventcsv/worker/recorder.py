@@ -102,14 +102,6 @@ class Recorder:
         self.close()
 
     @property
-    def _log(self) -> Log:
-        return self.log
-
-    @_log.setter
-    def _log(self, log: Log) -> None:
-        self.log = log
-
-    @property
     def log_dir(self) -> str:
         """The directory of the event log; with a log on a server, that of the lock files and the checkpoint."""
         return self.log.directory

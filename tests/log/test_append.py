@@ -287,7 +287,7 @@ def test_writers_follow_to_a_new_segment(job: EventCsv, csv_path: Path) -> None:
     other = EventCsv(csv_path, durability="process")
     job.emit_result("PO1", "COMPLETED")
     other.emit_result("PO2", "COMPLETED")
-    other._log.new_segment()
+    other.log.new_segment()
     sealed = segment_of(job).read_bytes()
     event = job.emit_result("PO3", "COMPLETED")
     assert sealed == segment_of(job).read_bytes()
@@ -300,7 +300,7 @@ def test_a_writer_whose_segment_was_removed_goes_on_in_the_active_one(job: Event
     other = EventCsv(csv_path, durability="process")
     job.emit_result("PO1", "COMPLETED")
     for _ in range(2):
-        other._log.new_segment()
+        other.log.new_segment()
     segment_of(job, 1).unlink()
     segment_of(job, 2).unlink()
     event = job.emit_result("PO2", "COMPLETED")
@@ -559,7 +559,7 @@ def test_an_interrupt_leaves_no_lock_behind(job: EventCsv, csv_path: Path) -> No
 def test_nothing_is_stuck_after_interrupts_anywhere(job: EventCsv) -> None:
     """Ctrl-C 800 times at any moment of an append, also around the thread lock: the next append goes through."""
     job.emit_result("PO1", "COMPLETED")
-    job._log.lock_timeout_s = 0.5
+    job.log.lock_timeout_s = 0.5
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     rng = random.Random(11)
     struck = 0
@@ -631,7 +631,7 @@ def test_a_writer_goes_on_right_after_an_interrupt_at_any_call(tmp_path: Path, a
 
 def test_history_counts_a_retried_event_once(job: EventCsv) -> None:
     """An id that stands in the log twice, after a retry, is one event."""
-    event = job._log.new_event(Kind.RESULT, "PO1", {"STATUS": "COMPLETED"}, "2025-10-02T12:43:11.000000Z")
-    job._log.append(event)
-    job._log.append(event)
+    event = job.log.new_event(Kind.RESULT, "PO1", {"STATUS": "COMPLETED"}, "2025-10-02T12:43:11.000000Z")
+    job.log.append(event)
+    job.log.append(event)
     assert [event] == list(job.history(" PO1 "))

@@ -236,7 +236,7 @@ def test_who_reads_on_misses_nothing(make: Make) -> None:
 def test_a_job_works_through_its_life(make: Make, csv_path: Path) -> None:
     """Results, compaction, session, edit, verify, restore and prune do the same."""
     job = EventCsv(csv_path, lock_timeout_s=20)
-    job._log = make()
+    job.log = make()
     job.emit_result("PO1", "COMPLETED", columns={"note": "=1"})
     first = job.compact()
     assert (1, True) == (first.events, first.changed)

@@ -84,7 +84,7 @@ def test_a_log_with_cr_lf_is_read_as_it_was_written(
     assert [True, True] == ["CR LF" in problem for problem in of_log]
     again = EventCsv(csv_path)
     again.emit_result("PO3", "COMPLETED")
-    assert [1, 2, 3] == again._log.segments()
+    assert [1, 2, 3] == again.log.segments()
     again.replay()
     assert ["PARTIAL", "COMPLETED", "COMPLETED"] == [row["STATUS"] for row in read_csv(csv_path)]
     again.new_segment()
@@ -138,5 +138,5 @@ def test_pieces_of_any_size_are_read_without_the_crs(
     size_bytes = segment_of(job).stat().st_size
     in_the_log(Path(job.csv_path).parent)
     monkeypatch.setattr("eventcsv.storage.files.READ_BYTES", piece_bytes)
-    assert size_bytes == job._log.end().position.offset_bytes
+    assert size_bytes == job.log.end().position.offset_bytes
     assert 1 == len(list(job.history("PO1")))

@@ -152,7 +152,7 @@ def test_a_lock_file_that_goes_under_its_holders_costs_nothing(tmp_path: Path, w
             gone += 1
             time.sleep(0.01)
     assert gone > 2
-    lines = b"".join(Path(job._log.path(number)).read_bytes() for number in job._log.segments()).split(b"\n")[1:-1]
+    lines = b"".join(Path(job.log.path(number)).read_bytes() for number in job.log.segments()).split(b"\n")[1:-1]
     found = [sent for line in lines if (sent := parse(line))]
     assert all(sent.is_as_sent for sent in found)
     assert {(name, n) for name in names for n in range(1, 301)} == {(sent.name, sent.n) for sent in found}

@@ -302,7 +302,7 @@ def test_a_note_that_was_cut_off_is_written_again(log_of_six: bytes, job: EventC
                 told = [item.offset_bytes for item in report.torn if item.segment == "events-000001.jsonl"]
                 assert ([first, second, third], []) == (told, _places(report)), (cut, cut_again)
                 finish()
-            for number in job._log.segments()[1:]:
+            for number in job.log.segments()[1:]:
                 segment_of(job, number).unlink()
     segment_of(job).write_bytes(log_of_six + half + heal[: unclear - 1])
     job.emit_result("PO1", "PARTIAL")
@@ -341,7 +341,7 @@ def test_a_seal_that_comes_late_changes_nothing_of_what_was_read(
     ]
     assert ((), missing_bytes > 1) == (first.damage, bool(first.torn))
     view = csv_path.read_bytes()
-    job._log.finish_seals()
+    job.log.finish_seals()
     result = EventCsv(csv_path).compact()
     assert (None, False, view) == (result.rebuilt, result.changed, csv_path.read_bytes())
     assert () == job.verify().findings
@@ -370,9 +370,9 @@ def test_every_damaged_line_is_reported_with_its_place(job: EventCsv, csv_path: 
 def test_a_missing_segment_is_reported(job: EventCsv) -> None:
     """A segment that is gone is named; what the others say is folded."""
     job.emit_result("PO1", "COMPLETED")
-    job._log.new_segment()
+    job.log.new_segment()
     job.emit_result("PO2", "COMPLETED")
-    job._log.new_segment()
+    job.log.new_segment()
     job.emit_result("PO3", "COMPLETED")
     segment_of(job, 2).unlink()
     result = EventCsv(job.csv_path).compact()
@@ -384,7 +384,7 @@ def test_a_seal_shows_that_whole_lines_are_gone(job: EventCsv) -> None:
     """A line cut out cleanly leaves no bad checksum; the segment's seal tells."""
     job.emit_result("PO1", "COMPLETED")
     job.emit_result("PO2", "COMPLETED")
-    job._log.new_segment()
+    job.log.new_segment()
     lines = segment_of(job).read_bytes().splitlines(keepends=True)
     assert EventCsv(job.csv_path).compact().damage == ()
     segment_of(job).write_bytes(b"".join([lines[0], *lines[2:]]))

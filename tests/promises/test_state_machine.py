@@ -401,7 +401,7 @@ class OneJob(RuleBasedStateMachine):
     @rule()
     def new_segment(self) -> None:
         """Begin a new segment, as a session does."""
-        self.job._log.new_segment()
+        self.job.log.new_segment()
 
     @invariant()
     def the_csv_is_what_it_has_to_be(self) -> None:

@@ -124,9 +124,9 @@ class Storm:
         """Compare the log with what was sent and acknowledged, and return where half lines are in it."""
         found: dict[str, set[int]] = {name: set() for name in names}
         halves: list[tuple[str, int]] = []
-        for number in job._log.segments():
+        for number in job.log.segments():
             self.met["segment changes"] += number > 1
-            *lines, tail = Path(job._log.path(number)).read_bytes().split(b"\n")
+            *lines, tail = Path(job.log.path(number)).read_bytes().split(b"\n")
             starts = [0, *accumulate(len(line) + 1 for line in lines)]
             if tail:
                 halves.append((segment_of(job, number).name, starts[-1]))

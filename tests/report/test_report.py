@@ -35,7 +35,7 @@ BEGAN = datetime(2026, 5, 4, 6, 0, tzinfo=UTC)
 def append(job: EventCsv, at_s: float, kind: str, key: str, cells: Mapping[str, str] | None = None) -> None:
     """Record an event at a time of one's own."""
     ts = utc_text(BEGAN + timedelta(seconds=at_s))
-    job._log.append(job._log.new_event(Kind(kind), key, dict(cells or {}), ts))
+    job.log.append(job.log.new_event(Kind(kind), key, dict(cells or {}), ts))
 
 
 def failed(message: str, status: str = "ERROR") -> dict[str, str]:
@@ -96,7 +96,7 @@ def test_a_clock_that_was_set_back_gives_no_time(job: EventCsv) -> None:
     """A result that is older than its start, or whose time is no time, measures nothing and is counted."""
     append(job, 50, "started", "PO1")
     append(job, 10, "result", "PO1", DONE)
-    job._log.append(Event("odd-1", "yesterday", "result", "PO2", DONE))
+    job.log.append(Event("odd-1", "yesterday", "result", "PO2", DONE))
     found = job.report()
     assert (None, 2) == (found.took_s, found.results)
     assert 1 == sum(found.timeline.done if found.timeline else ())
@@ -105,7 +105,7 @@ def test_a_clock_that_was_set_back_gives_no_time(job: EventCsv) -> None:
 def test_an_event_that_was_appended_twice_counts_once(job: EventCsv) -> None:
     """A retry repeats the id; history and counts know it as one."""
     event = job.emit_result("PO1", "COMPLETED")
-    job._log.append(event)
+    job.log.append(event)
     found = job.report()
     assert (1, 1) == (found.results, len(found.pos[0].events))
 
@@ -190,7 +190,7 @@ def test_sessions_damage_edits_and_restores_are_told(job: EventCsv, csv_path: Pa
     with job.session(session_id="second"):
         append(job, 5, "result", "PO2", DONE)
         append(job, 6, "result", "PO2", failed("why"))
-    path = segment_of(job, max(job._log.segments()))
+    path = segment_of(job, max(job.log.segments()))
     path.write_bytes(path.read_bytes().replace(b'"key":"PO2"', b'"key":"PO7"', 1) + b'{"v":1,"id":"half')
     found = job.report()
     assert ["first", "second"] == [stretch.session for stretch in found.stretches]

@@ -345,9 +345,9 @@ def test_ten_thousand_pos(browser: Browser, tmp_path: Path) -> None:
     for number, key in enumerate(keys):
         ts = utc_text(BEGAN + timedelta(seconds=number))
         message = f"no answer after {number} s" if number % 20 == 0 else ""
-        job._log.append(Event(f"x-{number}", ts, "started", key, {}))
+        job.log.append(Event(f"x-{number}", ts, "started", key, {}))
         cells = {"STATUS": "ERROR" if message else "COMPLETED", "ERROR_MESSAGE": message}
-        job._log.append(Event(f"y-{number}", ts, "result", key, cells))
+        job.log.append(Event(f"y-{number}", ts, "result", key, cells))
     job.report(tmp_path / "report.html")
     browser.open(tmp_path / "report.html")
     assert "1 to 50 of 10,000 POs" == browser.count()

@@ -100,7 +100,7 @@ class Hosts:
 
     def results(self) -> list[Event]:
         job = EventCsv(self.csv("reader"), log=self.url, job=self.job)
-        chunks = job._log.read(job._log.first(), job._log.end().position)
+        chunks = job.log.read(job.log.first(), job.log.end().position)
         return [event for chunk in chunks for event in events(chunk)[0] if event.kind == "result"]
 
     def end(self) -> None:
@@ -265,7 +265,7 @@ def test_a_limit_of_the_role_counts_too(pg_server: PgServer, csv_path: Path) -> 
         admin.execute(f"create role {role} login connection limit 4".encode())
         init(pg_server.url, operators=[role])
         EventCsv(csv_path, log=pg_server.url, job=role).compact()
-        assert 3 == job._log.connections_left()
+        assert 3 == job.log.connections_left()
         job.close()
         admin.execute(f"drop owned by {role}; drop role {role}".encode())
 
@@ -303,7 +303,7 @@ def test_what_a_host_leaves_behind_later_is_held_back_too(hosts: Hosts) -> None:
     """With --interrupted hold a PO in flight is not done again, though its lease was not over when the run began."""
     job = EventCsv(hosts.csv("dead"), log=hosts.url, job=hosts.job)
     job.compact()
-    claims = job.log.claims(owner="dead", lease_s=60, seen=job._log.end().position)
+    claims = job.log.claims(owner="dead", lease_s=60, seen=job.log.end().position)
     assert isinstance(claims, PgClaims)
     for key in ("PO0", "PO1"):
         token = claims.claim(key)
@@ -333,7 +333,7 @@ def test_claims_keep_their_rules(csv_path: Path, pg_server: PgServer) -> None:
     """One holder at a time; a token that was superseded is refused; what was finished unseen is not done again."""
     job, other = (EventCsv(csv_path, log=pg_server.url, job=f"rules {csv_path}") for _ in range(2))
     job.compact()
-    seen = job._log.end().position
+    seen = job.log.end().position
     mine = job.log.claims(owner="mine", lease_s=1.0, seen=seen)
     theirs = other.log.claims(owner="theirs", lease_s=60.0, seen=seen)
     assert isinstance(mine, PgClaims)
@@ -354,7 +354,7 @@ def test_claims_keep_their_rules(csv_path: Path, pg_server: PgServer) -> None:
         event = other.emit_result("PO1", "ERROR", error_message="x")
         assert [event.id] == [item.id for item in job.history("PO1")]
         assert Refusal.FINISHED == mine.claim("PO1")
-        later = job.log.claims(owner="later", lease_s=60, seen=job._log.end().position)
+        later = job.log.claims(owner="later", lease_s=60, seen=job.log.end().position)
         assert later is not None
         assert later.claim("PO1") == 3
         later.close()
@@ -380,7 +380,7 @@ def test_a_po_that_was_just_finished_is_not_taken_for_lost(csv_path: Path, pg_se
     """A renewal between a result and its notice lets the worker live, and does not take up the claim again."""
     job = EventCsv(csv_path, log=pg_server.url, job=f"finished {csv_path}")
     job.compact()
-    claims = job.log.claims(owner="one", lease_s=60, seen=job._log.end().position)
+    claims = job.log.claims(owner="one", lease_s=60, seen=job.log.end().position)
     assert isinstance(claims, PgClaims)
     try:
         token = claims.claim("PO1")
@@ -401,7 +401,7 @@ def test_many_claim_at_once_and_none_twice(csv_path: Path, pg_server: PgServer) 
     script = (
         "import sys; from eventcsv import EventCsv\n"
         f"job = EventCsv({str(csv_path)!r}, log={pg_server.url!r}, job={f'claims {csv_path}'!r})\n"
-        "claims = job.log.claims(owner=sys.argv[1], lease_s=60, seen=job._log.end().position)\n"
+        "claims = job.log.claims(owner=sys.argv[1], lease_s=60, seen=job.log.end().position)\n"
         "print([key for key in range(40) if isinstance(claims.claim(f'PO{key}'), int)], flush=True); input()\n"
     )
     processes = [

@@ -89,7 +89,7 @@ def test_kill_9_in_mid_append_loses_nothing_acknowledged(tmp_path: Path) -> None
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         kills += 1
-        torn += job._log.end().torn is not None
+        torn += job.log.end().torn is not None
         survivor.emit_result("PO1", "COMPLETED")
     acknowledged = {ident for file in tmp_path.glob("acknowledged-*") for ident in file.read_text().split()}
     written = {event.id for event in job.history("PO1")}

@@ -70,7 +70,7 @@ def test_what_is_set_for_a_role_does_no_harm(
     job.emit_result("PO2", "COMPLETED")
     job.compact()
     assert ["ERROR", "COMPLETED", ""] == [row["STATUS"] for row in read_csv(csv_path)]
-    source = job._log
+    source = job.log
     assert isinstance(source, PgLog)
     claims = job.log.claims(owner="test", lease_s=30, seen=source.end().position)
     assert claims is not None

@@ -325,7 +325,7 @@ class Trial:
         self.wanted = content(self.path)
         self.versions = {*watching.versions, self.wanted}
         job = EventCsv(self.path)
-        self._segments = job._log.segments()
+        self._segments = job.log.segments()
         job.compact()
         self.folded = content(self.path)
         statuses = [row["STATUS"] for row in read_csv(self.path)]
@@ -412,7 +412,7 @@ class Trial:
     def _check_at_rest(self, place: object) -> None:
         check(not (left := self.litter()), f"left lying around: {left}", place)
         job = EventCsv(self.path)
-        segments = job._log.segments()
+        segments = job.log.segments()
         check(self._segments[:1] == segments[:1], f"other segments than after a clean run: {segments}", place)
         check(list(range(segments[0], segments[-1] + 1)) == segments, f"a gap in the log: {segments}", place)
         check(self.operation.holds(job), "not all as it has to be", place)

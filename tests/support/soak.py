@@ -92,7 +92,7 @@ class Soak:
         self.met["segments pruned"] += len(self._job.prune().removed)
 
     def _check(self, names: list[str]) -> None:
-        paths = [Path(self._job._log.path(number)) for number in self._job._log.segments()]
+        paths = [Path(self._job.log.path(number)) for number in self._job.log.segments()]
         lines = (line for path in paths for line in path.read_bytes().split(b"\n"))
         found = {(sent.name, sent.n) for sent in map(parse, lines) if sent}
         for name in names:

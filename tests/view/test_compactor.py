@@ -87,7 +87,7 @@ def test_replay_gives_the_same_bytes(job: EventCsv, csv_path: Path) -> None:
         if number % 3 == 0:
             job.compact()
         if number % 5 == 0:
-            job._log.new_segment()
+            job.log.new_segment()
     job.compact()
     view = csv_path.read_bytes()
     result = EventCsv(csv_path).replay()

@@ -256,7 +256,7 @@ def log_by_hand(
 
 def measured(job: EventCsv, now: datetime = NOW) -> Progress:
     """Return the progress at a given time."""
-    return measure(job._compactor.peek(), job._log, None, csv_path=job.csv_path, done=DONE, now=now)
+    return measure(job._compactor.peek(), job.log, None, csv_path=job.csv_path, done=DONE, now=now)
 
 
 def ago(seconds: float) -> datetime:
@@ -400,7 +400,7 @@ def test_in_flight_is_the_same_however_it_was_computed(steps: list[tuple[str, in
                 known = [backup for backup in job.backups() if backup.position or step == "undo"]
                 job.restore(known[at % len(known)].name, replay=step == "restore")
             elif step == "killed":
-                with segment_of(job, max(job._log.segments())).open("ab") as file:
+                with segment_of(job, max(job.log.segments())).open("ab") as file:
                     file.write(b'{"v":1,"id":"half of a started')
                 job.emit_started(key)
             elif step == "reopen":

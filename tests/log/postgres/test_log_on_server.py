@@ -133,7 +133,7 @@ def test_a_checkpoint_survives_both_sides(csv_path: Path, pg_server: PgServer, j
     job.emit_result("PO2", "COMPLETED")
     pg_server.stop()
     pg_server.start()
-    again = EventCsv(csv_path, log=job._log.server.url, job=job._log.job)  # type: ignore[attr-defined]  # a PgLog
+    again = EventCsv(csv_path, log=job.log.server.url, job=job.log.job)  # type: ignore[attr-defined]  # a PgLog
     result = again.compact()
     assert (1, None) == (result.events, result.rebuilt)
 
@@ -200,7 +200,7 @@ def test_commit_waits_for_the_disk_whatever_the_server_says(pg_server: PgServer,
     pg_server.stop()
     pg_server.start({"synchronous_commit": "off"})
     try:
-        log = job._log
+        log = job.log
         assert isinstance(log, PgLog)
         assert [("on",)] == log.server.call("select current_setting('synchronous_commit')")
         log.server.close()
@@ -218,7 +218,7 @@ def test_commit_waits_for_the_disk_whatever_the_server_says(pg_server: PgServer,
 
 def test_the_server_notices_soon_that_a_host_is_gone(job: EventCsv) -> None:
     """A host whose cable is pulled in the middle of an append holds the job's lock for seconds, not for hours."""
-    log = job._log
+    log = job.log
     assert isinstance(log, PgLog)
     names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
     found = [log.server.call("select current_setting(%s)", (name,))[0][0] for name in names]
@@ -289,9 +289,9 @@ def test_a_server_is_made_ready_by_several_at_once(pg_server: PgServer) -> None:
 def test_an_id_that_is_taken_is_no_acknowledgement(job: EventCsv) -> None:
     """Another event with an id that is there already is refused, since only a retry may be answered with nothing."""
     event = job.emit_result("PO1", "COMPLETED")
-    job._log.append(event)
+    job.log.append(event)
     with pytest.raises(AppendError, match=f"another event has the id {event.id}"):
-        job._log.append(replace(event, key="PO2"))
+        job.log.append(replace(event, key="PO2"))
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
@@ -313,7 +313,7 @@ def test_a_database_of_another_encoding_is_used_whole_or_not_at_all(
     job = EventCsv(csv_path, log=url, job="jöb 💥")
     job.emit_result("PO1", "COMPLETED")
     job.compact()
-    claims = job.log.claims(owner="é", lease_s=60, seen=job._log.end().position)
+    claims = job.log.claims(owner="é", lease_s=60, seen=job.log.end().position)
     assert claims is not None
     assert (1, frozenset({"💥"})) == (claims.claim("💥"), claims.held())
     claims.close()
@@ -460,13 +460,13 @@ def test_a_log_moves_to_a_server_and_back(csv_path: Path, pg_server: PgServer, n
     job.compact()
     with job.session():
         event = job.emit_result("PO2", "PARTIAL", columns={"note": "x"})
-        job._log.append(event)
+        job.log.append(event)
     args = ["log", "copy", job.log_dir, pg_server.url, "--job", name]
     first = json.loads(command(*args, "--json").stdout)
     assert (2, True) == (first["segments"], first["copied_bytes"] > 500)
     assert 0 == json.loads(command(*args, "--json").stdout)["copied_bytes"]
     moved = EventCsv(csv_path, log=pg_server.url, job=name)
-    assert job._log.end() == moved._log.end()
+    assert job.log.end() == moved.log.end()
     result = moved.compact()
     assert (0, None, False) == (result.events, result.rebuilt, result.changed)
     assert [] == list(moved.verify().findings)
@@ -479,8 +479,8 @@ def test_a_log_moves_to_a_server_and_back(csv_path: Path, pg_server: PgServer, n
     assert (0, "") == (done.returncode, done.stderr)
     home = EventCsv(csv_path, log=back)
     assert (False, True) == (home.compact().changed, home.verify().findings == ())
-    raw = b"".join(chunk.raw for chunk in home._log.read(home._log.first(), home._log.end().position))
-    assert raw == b"".join(chunk.raw for chunk in moved._log.read(Position(1, 0), moved._log.end().position))
+    raw = b"".join(chunk.raw for chunk in home.log.read(home.log.first(), home.log.end().position))
+    assert raw == b"".join(chunk.raw for chunk in moved.log.read(Position(1, 0), moved.log.end().position))
     moved.emit_result("PO3", "ERROR", error_message="later")
     assert 0 == command("log", "copy", pg_server.url, back, "--job", name).returncode
     assert "ERROR" == [item for item in home.history("PO3") if item.kind == "result"][-1].cells["STATUS"]
@@ -509,7 +509,7 @@ def test_half_lines_are_told_by_the_copies_too(csv_path: Path, pg_server: PgServ
     files = EventCsv(csv_path)
     for end in (lambda: files.emit_result("PO2", "COMPLETED"), files.new_segment, files.new_segment):
         files.emit_result("PO1", "COMPLETED")
-        with segment_of(files, max(files._log.segments())).open("ab") as file:
+        with segment_of(files, max(files.log.segments())).open("ab") as file:
             file.write(half)
         end()
     files.compact()
@@ -520,7 +520,7 @@ def test_half_lines_are_told_by_the_copies_too(csv_path: Path, pg_server: PgServ
     assert 0 == command("log", "copy", pg_server.url, back, "--job", name).returncode
     on_server = EventCsv(csv_path, log=pg_server.url, job=name)
     copied = EventCsv(csv_path)
-    copied._log = FileLog(str(back), key_column="PO_NUMBER")
+    copied.log = FileLog(str(back), key_column="PO_NUMBER")
     for job in (on_server, copied):
         report = job.verify()
         assert ((), expected) == (
@@ -534,7 +534,7 @@ def test_two_copies_at_once_do_not_mix(job: EventCsv, tmp_path: Path, *, is_ther
     """Of two that copy to the same files from the same place on, one is refused, and the files are the log's."""
     back = FileLog(str(tmp_path / "back.events"), key_column="PO_NUMBER")
     job.emit_result("PO1", "PARTIAL")
-    source = job._log
+    source = job.log
     assert isinstance(source, PgLog)
     if is_there:
         copy_log(source, back)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from eventcsv.cli.live.monitor import Monitor
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session
-    from eventcsv.worker.serve import Process
+    from eventcsv.worker.messages import Process
 
 commands = typer.Typer()
 

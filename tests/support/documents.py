@@ -192,7 +192,7 @@ class Reader:
         done = self._sh(command)
         if shown:
             like = rough if command == "make demo" else settled
-            assert like(shown) == like(_MADE.sub("", done.stdout)), command
+            assert like(shown) == like(_MADE.sub("", done.stdout)), f"{command}\n{done.stdout}"
         self.ran.append(command)
 
     def _sh(self, command: str) -> subprocess.CompletedProcess[str]:

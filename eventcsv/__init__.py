@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup
-    from eventcsv.view.compactor import CompactResult
+    from eventcsv.view.compact_result import CompactResult
     from eventcsv.view.progress import Progress
     from eventcsv.view.prune import PruneResult
     from eventcsv.view.verify import VerifyReport
@@ -75,7 +75,7 @@ __all__ = [
 # These load Polars, so only for who asks.
 _OPERATOR_SIDE = {
     "Backup": "view.backup",
-    "CompactResult": "view.compactor",
+    "CompactResult": "view.compact_result",
     "ExportResult": "formats.export",
     "ImportResult": "formats.import_workbook",
     "Progress": "view.progress",

@@ -17,7 +17,7 @@ from eventcsv.event import DEFAULT_KEY, DONE, Event, utc_text
 from eventcsv.log.file_log import CHECKPOINT_NAME, Durability
 from eventcsv.log.history import history
 from eventcsv.storage.naming import check_name
-from eventcsv.view import checkpoint
+from eventcsv.view.checkpoint import CheckpointFile
 from eventcsv.view.session_lock import SessionLock
 from eventcsv.worker.recorder import Recorder
 from eventcsv.worker.rules import key_of
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from eventcsv.report.collect import Report
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup
-    from eventcsv.view.compactor import Compactor, CompactResult
+    from eventcsv.view.compact_result import CompactResult
+    from eventcsv.view.compactor import Compactor
     from eventcsv.view.progress import Progress
     from eventcsv.view.prune import PruneResult
     from eventcsv.view.session_lock import Holder
@@ -176,7 +177,7 @@ class EventCsv(Recorder):
             done: The STATUS words that count as done, case aside.
         """
         self._begin_to_check()
-        folded = self._compactor.peek()
+        folded = self._compactor.project()
         from eventcsv.view.progress import pending_of  # noqa: PLC0415  # the operator side
 
         return pending_of(folded.table, done)
@@ -196,7 +197,7 @@ class EventCsv(Recorder):
 
         if has_results(self.log, self.status_column):
             return {}
-        return doubtful_statuses(self._compactor.peek().table, done)
+        return doubtful_statuses(self._compactor.project().table, done)
 
     def progress(self, *, done: Collection[str] = DONE) -> Progress:
         """Return how far the job is, by the log's present end. Writes nothing, and disturbs no session.
@@ -206,7 +207,7 @@ class EventCsv(Recorder):
         """
         session = self.session_holder()
         self._begin_to_check()
-        folded = self._compactor.peek()
+        folded = self._compactor.project()
         from eventcsv.view.progress import measure  # noqa: PLC0415  # the operator side
 
         written_at = self._written_at(self.csv_path)
@@ -267,9 +268,9 @@ class EventCsv(Recorder):
         Raises:
             BackupError: What is read back is not what was written.
         """
-        from eventcsv.view.backup import ASKED  # noqa: PLC0415  # the operator side
+        from eventcsv.view.retention import ASKED  # noqa: PLC0415  # the operator side
 
-        made = self._compactor.keep(ASKED).base
+        made = self._compactor.back_up(ASKED).base
         if made is None:
             raise BackupError(f"{self.backup_dir}: no backup was made")
         return made
@@ -395,7 +396,7 @@ class EventCsv(Recorder):
 
         path = os.path.abspath(target) if isinstance(target, str | os.PathLike) else ""
         return export(
-            self._compactor.peek(),
+            self._compactor.project(),
             path or target,  # type: ignore[arg-type]  # a stream, when there is no path
             file_format=format_of(path, file_format),
             forbidden=Forbidden(self.csv_path, self.log_dir, self.backup_dir),
@@ -467,7 +468,7 @@ class EventCsv(Recorder):
         if "_compactor" in self.__dict__:
             return
         with suppress(EventCsvError, OSError):  # whatever is wrong is found, and told, by who goes by the checkpoint
-            if saved := checkpoint.load(self._storage, os.path.join(self.log_dir, CHECKPOINT_NAME)):
+            if saved := CheckpointFile(os.path.join(self.log_dir, CHECKPOINT_NAME), self._storage).read():
                 for start, end, before, _ in saved.stretches():
                     self.log.begin_crc(start, end, before)
 
@@ -476,9 +477,9 @@ class EventCsv(Recorder):
         check_name(self.csv_path)
         from eventcsv.view.backup import BackupStore  # noqa: PLC0415  # the operator side loads Polars, a worker must not
         from eventcsv.view.compactor import Compactor  # noqa: PLC0415  # the same
-        from eventcsv.view.starting_point import Origins  # noqa: PLC0415  # the same
+        from eventcsv.view.job_files import JobFiles  # noqa: PLC0415  # the same
 
-        origins = Origins(
+        files = JobFiles(
             self.csv_path,
             self.log,
             BackupStore(self.backup_dir, self.csv_path, self._storage),
@@ -489,4 +490,4 @@ class EventCsv(Recorder):
             settle_s=self._settle_s,
             status_column=self.status_column,
         )
-        return Compactor(origins)
+        return Compactor(files)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup
-    from eventcsv.view.compactor import CompactResult
+    from eventcsv.view.compact_result import CompactResult
     from eventcsv.view.edits import Edit
     from eventcsv.view.progress import Progress
     from eventcsv.view.prune import PruneResult

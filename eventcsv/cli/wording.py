@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from eventcsv.event import InFlight
     from eventcsv.report.collect import Report
-    from eventcsv.view.compactor import CompactResult
+    from eventcsv.view.compact_result import CompactResult
     from eventcsv.view.edits import Edit
     from eventcsv.view.progress import Progress
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eventcsv.storage.files import Storage
     from eventcsv.storage.rights import Rights
     from eventcsv.table.table import Table
-    from eventcsv.view.projection import Folded
+    from eventcsv.view.projection import Projection
 
 Format = Literal["xlsx", "parquet", "jsonl"]
 FORMATS: Final = ("xlsx", "parquet", "jsonl")
@@ -102,7 +102,7 @@ def format_of(path: str, named: str | None = None) -> Format:
 
 
 def export(
-    folded: Folded,
+    projection: Projection,
     target: str | IO[bytes],
     *,
     file_format: Format,
@@ -111,7 +111,7 @@ def export(
     force: bool,
 ) -> ExportResult:
     """Write the CSV to a file or a stream; see `EventCsv.export`."""
-    table = folded.table
+    table = projection.table
     if isinstance(target, str):
         _check_place(target, table.names[table.key], forbidden, storage, force=force)
     data, cut = _rendered(table, file_format)
@@ -126,8 +126,8 @@ def export(
         columns=len(table.names),
         size_bytes=len(data),
         cut=cut,
-        damage=folded.damage,
-        torn=folded.torn,
+        damage=projection.damage,
+        torn=projection.torn,
     )
 
 

@@ -14,7 +14,8 @@ from eventcsv.errors import InvalidCsv, InvalidWorkbook, UnsafePath
 from eventcsv.event import BLANKS, column_id
 from eventcsv.formats.export import put
 from eventcsv.formats.xlsx_reader import read_sheet
-from eventcsv.table.table import DEFAULT_DELIMITER, parse
+from eventcsv.table.reader import parse
+from eventcsv.table.table import DEFAULT_DELIMITER
 
 if TYPE_CHECKING:
     from eventcsv.formats.xlsx_reader import Sheet

@@ -19,17 +19,17 @@ from eventcsv.event import COLUMNS, FAILED, Event, Status, utc_text
 from eventcsv.log.scan import events
 from eventcsv.report.history import Stories, Story
 from eventcsv.report.timeline import Outcome, Timeline, timeline_of
-from eventcsv.view.backup import EDITED, SESSION
 from eventcsv.view.progress import done_words, work_of
+from eventcsv.view.retention import EDITED, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from eventcsv.log.interface import ProgressCallback
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.interface import Log, ProgressCallback
+    from eventcsv.log.scan import Damage, Position
     from eventcsv.view.backup import Backup
     from eventcsv.view.compactor import Compactor
-    from eventcsv.view.projection import Folded
+    from eventcsv.view.projection import Projection
     from eventcsv.view.session_lock import Holder
 
 LONGEST_TEXT: Final = 2_000
@@ -288,20 +288,20 @@ def collect(
     words = done_words(done)
     shown = cache(lambda text: shown_text(text, unmasked=unmasked))
     copies = compactor.backups()  # before the log's end, which none of them is beyond then
-    folded = compactor.peek()
-    reading = Stories(words, shown, folded.table.status_column)
-    damage = _read(compactor, folded, reading, on_progress)
+    projection = compactor.project()
+    reading = Stories(words, shown, projection.table.status_column)
+    damage = _read(compactor.log, projection.end.position, reading, on_progress)
     reading.finish(at_work=session is not None)
-    pos = _pos(folded, reading, words, shown, unmasked=unmasked)
+    pos = _pos(projection, reading, words, shown, unmasked=unmasked)
     failures, pos = _failures(reading, pos)
     took = sorted((po for po in pos if po.took_s is not None), key=lambda po: po.took_s or 0.0, reverse=True)
     moments = [moment for part in reading.parts.values() for moment in part.moments]
     known = {po.key for po in pos}
-    tail = (folded.end.torn,) if folded.end.torn else ()
+    tail = (projection.end.torn,) if projection.end.torn else ()
     stretches = _stretches(reading, copies)
     is_done = all(po.done for po in pos)
     return Report(
-        csv_name=masking.escaped(compactor.origins.csv_path.rpartition("/")[2]),
+        csv_name=masking.escaped(compactor.files.csv_path.rpartition("/")[2]),
         made_at=utc_text(now, timespec="seconds"),
         done_words=words,
         masked=not unmasked,
@@ -321,8 +321,8 @@ def collect(
         last_run=_last_run(stretches, at_work=session is not None, is_done=is_done),
         copies=tuple(Copy(copy.created_at, _reason(copy), copy.record_count, copy.name) for copy in copies),
         session=session.session if session else "",
-        edited=folded.origin.new_base == EDITED,
-        behind=folded.events,
+        edited=projection.start.new_base == EDITED,
+        behind=projection.events,
         unknown=tuple(sorted(key for key, story in reading.stories.items() if story.results and key not in known)),
         damage=tuple(item for item in damage if not item.torn),
         torn=(*(item for item in damage if item.torn), *tail),
@@ -345,9 +345,8 @@ def shown_text(text: str, *, unmasked: bool = False) -> str:
     return shown if len(shown) <= LONGEST_TEXT else f"{shown[:LONGEST_TEXT]} ... ({len(text):,} characters in all)"
 
 
-def _read(compactor: Compactor, folded: Folded, reading: Stories, on_progress: ProgressCallback | None) -> list[Damage]:
+def _read(log: Log, end: Position, reading: Stories, on_progress: ProgressCallback | None) -> list[Damage]:
     """Read the whole log, and return its damage."""
-    log, end = compactor.origins.log, folded.end.position
     first = log.first()
     total, done = log.size_bytes(first, end), 0
     damage: list[Damage] = []
@@ -363,16 +362,16 @@ def _read(compactor: Compactor, folded: Folded, reading: Stories, on_progress: P
 
 
 def _pos(
-    folded: Folded, reading: Stories, done: Collection[str], shown: Callable[[str], str], *, unmasked: bool
+    projection: Projection, reading: Stories, done: Collection[str], shown: Callable[[str], str], *, unmasked: bool
 ) -> tuple[PoReport, ...]:
-    table = folded.table
+    table = projection.table
     work = work_of(table, done)
 
     def texts(keyword: str) -> list[str]:
         column = table.index_of(COLUMNS[keyword])
         return [""] * work.height if column is None else table.texts(column).gather(work.get_column("row")).to_list()
 
-    flying = {item.key for item in folded.in_flight}
+    flying = {item.key for item in projection.in_flight}
     columns = (texts("supplier"), texts("error_message"), texts("last_processed"))
     rows = zip(work.select("key", "status", "done").iter_rows(), *columns, strict=True)
     pos = []

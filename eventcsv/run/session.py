@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from eventcsv.event import InFlight
     from eventcsv.log.scan import Damage
     from eventcsv.view.backup import Backup
-    from eventcsv.view.compactor import Compactor, CompactResult
+    from eventcsv.view.compact_result import CompactResult
+    from eventcsv.view.compactor import Compactor
     from eventcsv.view.edits import Edit
     from eventcsv.view.session_lock import SessionLock
     from eventcsv.worker.messages import Finalizer, Initializer, Process
@@ -109,7 +110,7 @@ class Session:
         with ExitStack() as stack:
             stack.enter_context(self._lock.held(self.id))
             stack.enter_context(terminable())
-            self.begun = self._compactor.begin(self.id, accept_edit=self._accept_edit)
+            self.begun = self._compactor.begin_session(self.id, accept_edit=self._accept_edit)
             self._take_note(self.begun)
             self.interrupted = self.begun.in_flight
             self._job.log.new_segment()
@@ -174,7 +175,7 @@ class Session:
 
     def pending(self, *, done: Collection[str] = DONE) -> list[str]:
         """Return the POs that are not done, in the order of the CSV; see `EventCsv.pending`."""
-        return pending_of(self._compactor.peek().table, done)
+        return pending_of(self._compactor.project().table, done)
 
     def run(
         self,
@@ -259,7 +260,7 @@ class Session:
         Raises:
             ServerError: There is not even a connection for one.
         """
-        log = self._compactor.origins.log
+        log = self._compactor.log
         left = log.connections_left()
         if left is None or left > workers:  # one more than workers: claims are renewed on a connection of their own
             return workers, ""

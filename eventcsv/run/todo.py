@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eventcsv.log.interface import Claims
     from eventcsv.log.scan import Position
     from eventcsv.view.compactor import Compactor
-    from eventcsv.view.projection import Folded
+    from eventcsv.view.projection import Projection
     from eventcsv.worker.recorder import Recorder
 
 _LOOK_AGAIN_S: Final = 0.5
@@ -92,10 +92,10 @@ class Todo:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def _plan(self) -> Folded:
+    def _plan(self) -> Projection:
         """Find what is still to do, by the CSV as it is now."""
         self._view_changed.clear()
-        folded = self._compactor.peek()
+        folded = self._compactor.project()
         pending = work_of(folded.table, self._done).filter(~pl.col("done"))
         self._take_up_again(folded.end.position, set(pending.get_column("key")))
         self._rows, self._names = folded.table.rows_as_text(), folded.table.names
@@ -179,7 +179,7 @@ class Todo:
     def _unless_interrupted(self, key: str, token: int, claims: Claims) -> int | Refusal:
         """Return the token of a PO that another host gave up, or why it is not to be worked on after all."""
         try:
-            in_flight = {item.key for item in self._compactor.peek().in_flight}
+            in_flight = {item.key for item in self._compactor.project().in_flight}
             refusal = Refusal.INTERRUPTED if key in in_flight else None
         except (EventCsvError, OSError) as error:  # it is looked at again
             masking.get_logger().warning("run.not_planned_again", csv=self._job.csv_path, error=str(error))

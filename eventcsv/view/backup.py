@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -24,22 +24,18 @@ from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed, utc_text
 from eventcsv.log.scan import Position
 from eventcsv.storage.naming import unfinished
 from eventcsv.table.merge import Met
+from eventcsv.view import retention
 from eventcsv.view.edits import Edit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from eventcsv.storage.files import Storage
     from eventcsv.storage.rights import Rights
 
 _ATTEMPTS: Final = 5
-KEPT: Final = 5
-SESSION: Final = "a session began"
-ASKED: Final = "asked for"
-FIRST: Final = "before the first compaction"
-EDITED: Final = "the CSV was edited"
-AS_SAVED: Final = "as it was saved"
-_MOST_MET: Final = 100
+MOST_MET: Final = 100
+"""So many of the results that a save met are told of with its base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class Backup:
         log: The uuid of the log that `position` is a place in.
         position: The events before it are in this copy; a replay goes on there. None for a copy that only keeps
             something safe.
-        unknown: Keys of results before `position` that were in no row; see `View.unknown`.
+        unknown: Keys of results before `position` that were in no row; see `CsvVersion.unknown`.
         in_flight: What was in flight at `position`.
         beginning: What the log holds before this does not count any more, since a restore without the log dismissed
             it; None when everything counts.
@@ -116,41 +112,14 @@ class BackupStore:
         self._pattern = re.compile(rf"({stem}_\d{{8}}_\d{{6}}_[0-9A-Za-z-]+)\.json")
 
     def create(
-        self,
-        data: bytes,
-        *,
-        reason: str,
-        record_count: int,
-        log: str | None,
-        position: Position | None,
-        session: str | None = None,
-        unknown: tuple[str, ...] = (),
-        in_flight: tuple[InFlight, ...] = (),
-        beginning: Position | None = None,
-        delimiter: str | None = None,
-        encoding: str | None = None,
-        saved: str | None = None,
-        edit: Edit | None = None,
-        quotes_marks: bool = False,
-        rights: Rights | None = None,
+        self, data: bytes, draft: Callable[..., Backup], *, session: str | None = None, rights: Rights | None = None
     ) -> Backup:
         """Keep a copy of the CSV; it is durable, read back and compared when this returns.
 
         Args:
             data: The bytes of the CSV.
-            reason: Why, in words.
-            record_count: How many rows it has.
-            log: The uuid of the log.
-            position: How far the log is in it, or None when nobody knows.
+            draft: Makes the metadata, given what the copy adds to what it knows: a partial `Backup`.
             session: What its name ends in; by default something random.
-            unknown: Keys of results before that which were in no row.
-            in_flight: What was in flight there.
-            beginning: What the log holds before this does not count any more.
-            delimiter: The delimiter that had to be named to read it.
-            encoding: The encoding that had to be named to read it.
-            saved: The SHA-256 of the save that became it.
-            edit: What that save did.
-            quotes_marks: How texts are written that become cells of it.
             rights: The rights to the CSV; whoever may read it may read the copy.
 
         Raises:
@@ -163,25 +132,13 @@ class BackupStore:
         self.clear_interrupted()
         now = datetime.now(UTC)
         session, base = self._free_name(now, session)
-        backup = Backup(
+        backup = draft(
             path=f"{base}{self._suffix}",
             session=session,
-            reason=reason,
             number=max((known.number for known in self.all()), default=0) + 1,
             created_at=utc_text(now),
-            record_count=record_count,
             file_size_bytes=len(data),
             sha256=sha256(data).hexdigest(),
-            log=log,
-            position=position,
-            unknown=unknown,
-            in_flight=in_flight,
-            beginning=beginning,
-            delimiter=delimiter,
-            encoding=encoding,
-            saved=saved,
-            edit=edit and replace(edit, met=edit.met[:_MOST_MET]),
-            quotes_marks=quotes_marks,
             rights=str(rights) if rights else None,
         )
         try:
@@ -199,11 +156,7 @@ class BackupStore:
         return backup
 
     def retain(self, log: str | None, first: Position | None = None) -> list[Backup]:
-        """Remove old backups of one log: the newest valid ones stay, and those that somebody asked for.
-
-        Of backups that sessions made the newest five stay; of those of edits the newest five, and the first of each
-        session as long as the session's own; of the others the newest five. The first base of all stays as long as the
-        log begins where it does: whoever saves a copy of the CSV as it was then has to be understood.
+        """Remove the backups of one log that are not worth keeping, see `retention`.
 
         Args:
             log: The uuid of the log; the backups of any other are nobody's to remove.
@@ -212,7 +165,7 @@ class BackupStore:
         Returns:
             Those that were removed.
         """
-        kept = self.kept(log, first) if log else set()
+        kept = self.kept(log, first)
         removed = [backup for backup in self.all() if log and backup.log == log and backup.number not in kept]
         if removed:
             self._storage.sync_directory(self.directory)  # those that stay may have been made by a process that died
@@ -220,41 +173,17 @@ class BackupStore:
             self.remove(backup)
         return removed
 
-    def kept(self, log: str, first: Position | None = None) -> set[int]:
+    def kept(self, log: str | None, first: Position | None = None) -> set[int]:
         """Return the numbers of the backups that `retain` keeps."""
-        known = [backup for backup in self.all() if backup.log == log]
-        asked = {backup.number for backup in known if backup.reason == ASKED}
-        of_sessions = self._newest(known, {SESSION})
-        floor = min(of_sessions) if len(of_sessions) >= KEPT else 0
-        kept = asked | of_sessions | self._first_base(known, first)
-        others = {backup.reason for backup in known} - {ASKED, SESSION, EDITED, AS_SAVED}
-        for reasons in ({EDITED}, {AS_SAVED}, others):
-            kept |= {number for number in self._newest(known, reasons) if number >= floor}
-        for reason in (EDITED, AS_SAVED):
-            numbers = sorted(backup.number for backup in known if backup.reason == reason)
-            kept |= {next((number for number in numbers if number > session), session) for session in of_sessions}
-        return kept
+        known = [backup for backup in self.all() if log and backup.log == log]
+        return retention.kept(known, first, self._is_whole)
 
-    @staticmethod
-    def _first_base(known: list[Backup], first: Position | None) -> set[int]:
-        """Return the first base of all when the log begins where it does, and only one of several there."""
-        places = [(item.position, item.number) for item in known if item.position is not None]
-        return {min(places)[1]} if places and min(places)[0] == first else set()
-
-    def _newest(self, newest_first: Iterable[Backup], reasons: Collection[str]) -> set[int]:
-        """Return the numbers of the newest made for some reasons; damaged ones stay, too, and do not count."""
-        kept: set[int] = set()
-        valid = 0
-        for backup in newest_first:
-            if backup.reason not in reasons:
-                continue
-            if valid == KEPT:
-                break
-            kept.add(backup.number)
-            with suppress(BackupError):
-                self.read(backup)
-                valid += 1
-        return kept
+    def _is_whole(self, backup: Backup) -> bool:
+        try:
+            self.read(backup)
+        except BackupError:
+            return False
+        return True
 
     def remove(self, backup: Backup) -> None:
         """Remove a backup."""
@@ -374,45 +303,30 @@ class BackupStore:
 
     def _load(self, name: str) -> Backup | None:
         try:
-            record = self._record(name)
-            return Backup(
-                path=os.path.join(self.directory, name.removesuffix(".json") + self._suffix),
-                session=record["session"],
-                reason=record["reason"],
-                number=record["number"],
-                created_at=record["created_at"],
-                record_count=record["record_count"],
-                file_size_bytes=record["file_size_bytes"],
-                sha256=record["sha256"],
-                log=record["log"],
-                position=_position(record["position"]),
-                unknown=tuple(record["unknown"]),
-                in_flight=tuple(InFlight(**item) for item in record["in_flight"]),
-                beginning=_position(record["beginning"]),
-                delimiter=record["delimiter"],
-                encoding=record["encoding"],
-                saved=record.get("saved"),
-                edit=_edit(record.get("edit")),
-                quotes_marks=record.get("quotes_marks", False),
-                rights=record.get("rights"),
-            )
+            path = os.path.join(self.directory, name.removesuffix(".json") + self._suffix)
+            record = {**self._record(name), "path": path}
+            known = [field.name for field in fields(Backup) if field.name in record]
+            return Backup(**{field: _read(field, record[field]) for field in known})
         except UnsupportedFormat as error:
             raise UnsupportedFormat(f"{self.directory}/{name}: {error}") from None
         except (ValueError, KeyError, TypeError):
             return None
 
 
-def _is_copy(name: str) -> bool:
-    return not name.endswith((".json", ".tmp"))
+def _read(field: str, value: Any) -> Any:  # noqa: ANN401  # what JSON makes of any field, and what the field is
+    match field:
+        case "position" | "beginning":
+            return Position(**value) if value else None
+        case "unknown":
+            return tuple(value)
+        case "in_flight":
+            return tuple(InFlight(**item) for item in value)
+        case "edit" if value is not None:
+            return _edit(value)
+    return value
 
 
-def _position(record: dict[str, int] | None) -> Position | None:
-    return Position(**record) if record else None
-
-
-def _edit(record: dict[str, Any] | None) -> Edit | None:
-    if record is None:
-        return None
+def _edit(record: dict[str, Any]) -> Edit:
     lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
     return Edit(**{**record, **lists, "met": tuple(Met(**met) for met in record["met"])})
 
@@ -425,25 +339,5 @@ def _as_written(data: bytes, digest: str) -> bytes | None:
 
 
 def _metadata(backup: Backup) -> dict[str, Any]:
-    return {
-        "v": FORMAT_VERSION,
-        "session": backup.session,
-        "reason": backup.reason,
-        "number": backup.number,
-        "created_at": backup.created_at,
-        "record_count": backup.record_count,
-        "file_size_bytes": backup.file_size_bytes,
-        "sha256": backup.sha256,
-        "log": backup.log,
-        "position": backup.position,
-        "unknown": backup.unknown,
-        "in_flight": backup.in_flight,
-        "beginning": backup.beginning,
-        "delimiter": backup.delimiter,
-        "encoding": backup.encoding,
-        "saved": backup.saved,
-        "edit": backup.edit and asdict(backup.edit),
-        "quotes_marks": backup.quotes_marks,
-        "rights": backup.rights,
-        "suffix": os.path.splitext(backup.path)[1],
-    }
+    told = {field.name: getattr(backup, field.name) for field in fields(backup) if field.name != "path"}
+    return {"v": FORMAT_VERSION, **told, "suffix": os.path.splitext(backup.path)[1]}

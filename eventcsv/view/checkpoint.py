@@ -8,7 +8,8 @@ an operator's edit. Of an edit that comes after such a kill `edits` finds out wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from eventcsv.errors import UnsupportedFormat
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class CsvVersion:
     """One content of the CSV.
 
     Attributes:
@@ -63,10 +64,10 @@ class Checkpoint:
     delimiter: str | None
     base: str
     since: Position
-    views: tuple[View, ...]
+    views: tuple[CsvVersion, ...]
 
     @property
-    def latest(self) -> View:
+    def latest(self) -> CsvVersion:
         """The newest view that got into place."""
         return self.views[-1]
 
@@ -77,70 +78,82 @@ class Checkpoint:
             yield start, view.position, crc, view.crc
             start, crc = view.position, view.crc
 
-    def view(self, sha256: str) -> View | None:
+    def view(self, sha256: str) -> CsvVersion | None:
         """Return the view with this hash, or None: then somebody edited the CSV."""
         return next((view for view in reversed(self.views) if view.sha256 == sha256), None)
 
 
-def load(storage: Storage, path: str) -> Checkpoint | None:
-    """Return the checkpoint, or None when there is none that can be believed.
+class CheckpointFile:
+    """The checkpoint on disk, and what is known of it.
 
-    Raises:
-        UnsupportedFormat: It was made by a newer eventcsv.
+    Args:
+        path: The file.
+        storage: The seam to the file system.
+
+    Attributes:
+        saved: What the file held when it was looked at last, or what it was given since.
+        verified: The last checkpoint that was found to agree with the log.
     """
-    line = storage.read(path)
-    if line is None:
-        return None
-    try:
-        record = unsealed(line.removesuffix(b"\n"))
-        views = tuple(_view(view) for view in record["views"])
-        checkpoint = Checkpoint(
-            record["log"],
-            record["key_column"],
-            record["guard_formulas"],
-            record["delimiter"],
-            record["base"],
-            Position(**record["since"]),
-            views,
-        )
-    except UnsupportedFormat as error:
-        raise UnsupportedFormat(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError):
-        return None
-    return checkpoint if views else None
+
+    def __init__(self, path: str, storage: Storage) -> None:
+        self.path = path
+        self.saved: Checkpoint | None = None
+        self.verified: Checkpoint | None = None
+        self._storage = storage
+
+    def exists(self) -> bool:
+        """Tell whether there is one, damaged or not."""
+        return self._storage.stat(self.path) is not None
+
+    def read(self) -> Checkpoint | None:
+        """Return the checkpoint as it is on disk, or None when there is none that can be believed.
+
+        Raises:
+            UnsupportedFormat: It was made by a newer eventcsv.
+        """
+        line = self._storage.read(self.path)
+        if line is None:
+            return None
+        try:
+            return _checkpoint(unsealed(line.removesuffix(b"\n")))
+        except UnsupportedFormat as error:
+            raise UnsupportedFormat(f"{self.path}: {error}") from None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def load(self) -> Checkpoint | None:
+        """Take note of the checkpoint as it is on disk, and return it."""
+        self.saved = self.read()
+        return self.saved
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint that agrees with the log, atomically and durably."""
+        record = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+        self._storage.write_atomically(self.path, sealed({"v": FORMAT_VERSION, **record}))
+        self.saved = self.verified = checkpoint
+
+    def confirm(self) -> None:
+        """Take note that what it holds agrees with the log."""
+        self.verified = self.saved
+
+    def forget(self) -> None:
+        """Remove it."""
+        self._storage.remove_ours(self.path)
+        self._storage.sync_directory(os.path.dirname(self.path))  # even when it is gone: who removed it may have died
+        self.saved = self.verified = None
+
+    def clear_interrupted(self) -> None:
+        """Remove what was left of one that was being written."""
+        self._storage.remove_ours(f"{self.path}.tmp")
 
 
-def save(storage: Storage, path: str, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint, atomically and durably."""
-    record = {
-        "v": FORMAT_VERSION,
-        "log": checkpoint.log,
-        "key_column": checkpoint.key_column,
-        "guard_formulas": checkpoint.guard_formulas,
-        "delimiter": checkpoint.delimiter,
-        "base": checkpoint.base,
-        "since": checkpoint.since,
-        "views": [
-            {
-                "sha256": view.sha256,
-                "position": view.position,
-                "crc": view.crc,
-                "unknown": view.unknown,
-                "in_flight": view.in_flight,
-                "encoding": view.encoding,
-            }
-            for view in checkpoint.views
-        ],
-    }
-    storage.write_atomically(path, sealed(record))
+def _checkpoint(record: dict[str, Any]) -> Checkpoint | None:
+    known = {field.name: record[field.name] for field in fields(Checkpoint)}
+    views = tuple(map(_version, record["views"]))
+    return Checkpoint(**{**known, "since": Position(**record["since"]), "views": views}) if views else None
 
 
-def _view(record: dict[str, Any]) -> View:
-    return View(
-        record["sha256"],
-        Position(**record["position"]),
-        record["crc"],
-        tuple(record["unknown"]),
-        tuple(InFlight(**item) for item in record["in_flight"]),
-        record["encoding"],
-    )
+def _version(record: dict[str, Any]) -> CsvVersion:
+    known = {field.name: record[field.name] for field in fields(CsvVersion)}
+    position, flights = Position(**record["position"]), tuple(InFlight(**item) for item in record["in_flight"])
+    return CsvVersion(**{**known, "position": position, "unknown": tuple(record["unknown"]), "in_flight": flights})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from eventcsv.log.scan import Damage
     from eventcsv.table.table import Table
     from eventcsv.view.edits import Edit
-    from eventcsv.view.projection import Folded
+    from eventcsv.view.projection import Projection
     from eventcsv.view.session_lock import Holder
 
 WINDOW_S: Final = 60.0
@@ -138,27 +138,32 @@ def pending_of(table: Table, done: Collection[str] | str) -> list[str]:
 
 
 def measure(
-    folded: Folded, log: Log, session: Holder | None, *, csv_path: str, done: Collection[str] | str, now: datetime
+    projection: Projection,
+    log: Log,
+    session: Holder | None,
+    *,
+    csv_path: str,
+    done: Collection[str] | str,
+    now: datetime,
 ) -> Progress:
     """Return how far a job is.
 
     Args:
-        folded: The CSV at the log's present end.
+        projection: The CSV at the log's present end.
         log: The event log.
         session: The session that is at work, or None.
         csv_path: The CSV.
         done: The STATUS words that count as done.
         now: The time, with its time zone.
     """
-    work = work_of(folded.table, done)
+    work = work_of(projection.table, done)
     finished = int(work.get_column("done").sum())
     counts = work.get_column("status").value_counts().sort(["count", "status"], descending=[True, False])
     pending = work.height - finished
-    rate_per_min = _rate_per_min(log, folded, now)
-    keys = folded.table.keys()
+    rate_per_min = _rate_per_min(log, projection, now)
+    keys = projection.table.keys()
     keys = keys.filter(keys != "")
-    unknown = (folded.origin.unknown - folded.late).union(folded.unknown)
-    taken_up = [item.key for item in folded.in_flight]
+    taken_up = [item.key for item in projection.in_flight]
     open_keys = set(work.filter(pl.col("key").is_in(taken_up) & ~pl.col("done")).get_column("key"))
     return Progress(
         csv_path=csv_path,
@@ -168,14 +173,14 @@ def measure(
         by_status={str(status): int(count) for status, count in counts.iter_rows()},
         rate_per_min=rate_per_min,
         eta_s=60.0 * pending / rate_per_min if rate_per_min else None,
-        failures=_failures(folded.table, work),
+        failures=_failures(projection.table, work),
         session=session,
-        in_flight=tuple(item for item in folded.in_flight if item.key in open_keys),
-        unknown=len(unknown),
-        behind=folded.events,
-        damage=folded.damage,
-        torn=folded.torn,
-        unknown_keys=tuple(sorted(unknown)),
+        in_flight=tuple(item for item in projection.in_flight if item.key in open_keys),
+        unknown=len(projection.rowless),
+        behind=projection.events,
+        damage=projection.damage,
+        torn=projection.torn,
+        unknown_keys=tuple(sorted(projection.rowless)),
         rows=keys.len(),
         repeated=_repeated(keys) if work.height < keys.len() else {},
         mangled=tuple(keys.filter(keys.str.contains(_MANGLED)).unique(maintain_order=True)),
@@ -202,9 +207,9 @@ def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:
     return tuple(Failure(*row) for row in ordered.iter_rows())
 
 
-def _rate_per_min(log: Log, folded: Folded, now: datetime) -> float:
+def _rate_per_min(log: Log, projection: Projection, now: datetime) -> float:
     """Count the POs that got a result lately, in the tail of the active segment."""
-    end = folded.end.position
+    end = projection.end.position
     since = utc_text(now - timedelta(seconds=WINDOW_S))
     size_bytes = _FIRST_TAIL_BYTES
     while True:

@@ -1,4 +1,4 @@
-"""The CSV as the log says that it should be: a fold of the log's new part onto where it starts from. Writes nothing."""
+"""The CSV as the log says that it should be: the fold of the log's new part onto a starting point. Writes nothing."""
 
 from __future__ import annotations
 
@@ -16,21 +16,74 @@ if TYPE_CHECKING:
     from eventcsv.event import InFlight
     from eventcsv.log.interface import Log, ProgressCallback
     from eventcsv.log.reader import LogEnd
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.scan import Damage, Position
     from eventcsv.table.frames import Parsed
     from eventcsv.table.table import Table
-    from eventcsv.view.starting_point import Origin
+    from eventcsv.view.edits import Edit
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class StartingPoint:
+    """What a fold goes on from.
+
+    Attributes:
+        data: The bytes that `table` was read from.
+        table: The CSV, or a base.
+        position: The events before it are in `table`.
+        since: The position of the base that `table` grew from.
+        current: The bytes of the CSV now, or None when it is gone.
+        delimiter: The delimiter that had to be named.
+        crc: zlib.crc32 of the log between the two.
+        unknown: Keys of results before `position` that were in no row.
+        in_flight: What was in flight at `position`, or later: what is folded again corrects it.
+        encoding: The encoding that had to be named to read `data`.
+        base: The file name of the base that `table` grew from; "" when it becomes one itself.
+        new_base: Why `data` has to be kept as a base, or None.
+        rebuilt: Why the whole log is replayed, or None.
+        beginning: What the log holds before this does not count any more; None when everything counts.
+        exact: Whether the CSV becomes `data`, to the byte.
+        edit: What a save did that `table` is the outcome of, or None.
+        lines: What people changed by it, by key, which is to be recorded in the log.
+        save: What the ids of those lines begin with.
+        saved: The SHA-256 of the saved CSV.
+        known: What the CSV was by the log before the save.
+        session: What the new base is named after; by default something random.
+        ahead: The log from `position` on, which is being parsed already, or None.
+    """
+
+    data: bytes
+    table: Table
+    position: Position
+    since: Position
+    current: bytes | None
+    delimiter: str | None
+    crc: int = 0
+    unknown: frozenset[str] = frozenset()
+    in_flight: tuple[InFlight, ...] = ()
+    encoding: str | None = None
+    base: str = ""
+    new_base: str | None = None
+    rebuilt: str | None = None
+    beginning: Position | None = None
+    exact: bool = False
+    edit: Edit | None = None
+    lines: dict[str, dict[str, str]] | None = None
+    save: str = ""
+    saved: str | None = None
+    known: Projection | None = None
+    session: str | None = None
+    ahead: Ahead | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
     """The CSV as the log says that it should be.
 
     Attributes:
-        origin: Where the fold started.
+        start: Where the fold started.
         table: The result.
         end: The log's end, up to which was folded.
-        crc: zlib.crc32 of the log from the origin's `since` to there.
+        crc: zlib.crc32 of the log from the start's `since` to there.
         events: How many results were folded.
         unknown: For each key that is in no row, how many of them.
         late: Keys whose rows were added after their results were recorded.
@@ -40,7 +93,7 @@ class Folded:
         trouble: Why this is not what the CSV holds: it cannot be read, or was saved in a way that is not taken; or "".
     """
 
-    origin: Origin
+    start: StartingPoint
     table: Table
     end: LogEnd
     crc: int
@@ -52,33 +105,37 @@ class Folded:
     torn: tuple[Damage, ...]
     trouble: str = ""
 
+    @property
+    def rowless(self) -> frozenset[str]:
+        """Keys of results, whenever they were folded, that are in no row."""
+        return (self.start.unknown - self.late).union(self.unknown)
 
-def fold_onto(
-    origin: Origin,
+
+def project(
+    start: StartingPoint,
     end: LogEnd,
     log: Log,
     *,
     guard_formulas: bool,
     on_progress: ProgressCallback | None = None,
     seen: list[Parsed] | None = None,
-) -> Folded:
-    """Fold the log between an origin and an end onto the origin.
+) -> Projection:
+    """Fold the log between a starting point and an end onto the starting point.
 
     Args:
-        origin: Where to start.
+        start: Where to start.
         end: Where to stop.
         log: The event log.
         guard_formulas: Put an apostrophe before text that a spreadsheet would take for a formula.
         on_progress: Called with the bytes of the log folded so far and those to fold.
         seen: What was read is added to it, for whoever needs it again.
     """
-    late = origin.unknown.intersection(origin.table.keys()) if origin.unknown else frozenset()
-    before = _with_late(origin, late, log, guard_formulas=guard_formulas) if late else origin.table
-    fold = Fold(before, guard_formulas=guard_formulas, in_flight=origin.in_flight)
+    late = start.unknown.intersection(start.table.keys()) if start.unknown else frozenset()
+    before = _with_late(start, late, log, guard_formulas=guard_formulas) if late else start.table
+    fold = Fold(before, guard_formulas=guard_formulas, in_flight=start.in_flight)
     damage: list[Damage] = []
-    crc, done = origin.crc, 0
-    total = log.size_bytes(origin.position, end.position)
-    for item in origin.ahead or _parsed(origin, end, log, total):
+    crc, done, total = start.crc, 0, log.size_bytes(start.position, end.position)
+    for item in start.ahead or _parsed(start, end, log, total):
         damage += fold.add(item)
         if seen is not None:
             seen.append(item)
@@ -86,9 +143,8 @@ def fold_onto(
         done += len(item.chunk.raw)
         if on_progress:
             on_progress(done, total)
-    tail = (end.torn,) if end.torn else ()
-    folded = Folded(
-        origin=origin,
+    projection = Projection(
+        start=start,
         table=fold.result(),
         end=end,
         crc=crc,
@@ -97,33 +153,33 @@ def fold_onto(
         late=late,
         in_flight=tuple(fold.in_flight.values()),
         damage=tuple(item for item in damage if not item.torn),
-        torn=(*(item for item in damage if item.torn), *tail),
+        torn=(*(item for item in damage if item.torn), *([end.torn] if end.torn else [])),
     )
-    return _after_known(folded, origin.known) if origin.known else folded
+    return _after_known(projection, start.known) if start.known else projection
 
 
-def _after_known(folded: Folded, known: Folded) -> Folded:
+def _after_known(projection: Projection, known: Projection) -> Projection:
     """Count what was folded before a save was merged, too."""
-    keys = frozenset(folded.table.keys())
+    keys = frozenset(projection.table.keys())
     return replace(
-        folded,
-        events=known.events + folded.events,
-        unknown={key: count for key, count in {**known.unknown, **folded.unknown}.items() if key not in keys},
-        late=(known.late | known.unknown.keys() | known.origin.unknown).intersection(keys),
-        damage=(*known.damage, *folded.damage),
-        torn=tuple(dict.fromkeys((*known.torn, *folded.torn))),
+        projection,
+        events=known.events + projection.events,
+        unknown={key: count for key, count in {**known.unknown, **projection.unknown}.items() if key not in keys},
+        late=(known.late | known.unknown.keys() | known.start.unknown).intersection(keys),
+        damage=(*known.damage, *projection.damage),
+        torn=tuple(dict.fromkeys((*known.torn, *projection.torn))),
     )
 
 
-def _parsed(origin: Origin, end: LogEnd, log: Log, total_bytes: int) -> Iterable[Parsed]:
-    chunks = log.read(origin.position, end.position, crc=origin.crc)
+def _parsed(start: StartingPoint, end: LogEnd, log: Log, total_bytes: int) -> Iterable[Parsed]:
+    chunks = log.read(start.position, end.position, crc=start.crc)
     return map(parsed, chunks) if total_bytes <= READ_BYTES else Ahead(chunks)
 
 
-def _with_late(origin: Origin, late: frozenset[str], log: Log, *, guard_formulas: bool) -> Table:
+def _with_late(start: StartingPoint, late: frozenset[str], log: Log, *, guard_formulas: bool) -> Table:
     """Fold the results that were recorded before an operator added their rows."""
-    fold = Fold(origin.table, guard_formulas=guard_formulas, only=late)
+    fold = Fold(start.table, guard_formulas=guard_formulas, only=late)
     first = log.first()  # what counts may begin later, or have been pruned since
-    for chunk in log.read(max(origin.beginning or first, first), origin.position):
+    for chunk in log.read(max(start.beginning or first, first), start.position):
         fold.add(parsed(chunk))  # its damage was reported when this part was folded first
     return fold.result()

@@ -40,17 +40,16 @@ class PruneResult:
 
 def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
     """Remove what no kept backup needs; see `EventCsv.prune`."""
-    with compactor.alone(dry_run=dry_run):
-        origins = compactor.origins
+    with compactor.locked(dry_run=dry_run):
+        files, log = compactor.files, compactor.log
+        backups = files.backups
         if not dry_run:
-            origins.backups.clear_interrupted()
-        log, storage = origins.log, origins.storage
-        saved = compactor.publisher.load()
-        identity = origins.identity()
+            backups.clear_interrupted()
+        saved = files.checkpoint.load()
+        identity = files.identity()
         # The first base of all is there for whoever saves a copy as old as it is, and gives way to a prune.
-        kept = origins.backups.kept(identity) if identity else set()
-        bases = list(filter(origins.is_base, origins.backups.all()))
-        bases = [base for base in bases if base.number in kept or base.log is None]
+        kept = backups.kept(identity)
+        bases = [base for base in files.bases() if base.number in kept or base.log is None]
         oldest = min(bases, key=_position, default=None)
         needed = min([_position(base) for base in bases] + ([saved.since] if saved else []), default=log.first())
         segments = log.segments()
@@ -59,9 +58,9 @@ def prune(compactor: Compactor, *, dry_run: bool) -> PruneResult:
         size_bytes = sum(log.size_bytes(Position(number, 0), Position(number + 1, 0)) for number in unneeded)
         if unneeded and not dry_run:
             # What they are not needed for must not be taken back by a power cut once they are gone.
-            storage.sync_directory(origins.backups.directory)
-            storage.sync_directory(log.directory)  # the checkpoint
-            origins.backups.retain(identity)
+            files.storage.sync_directory(backups.directory)
+            files.storage.sync_directory(log.directory)  # the checkpoint
+            backups.retain(identity)
             log.remove(unneeded)
     return PruneResult(
         log=log.place,

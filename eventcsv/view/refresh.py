@@ -14,7 +14,7 @@ from eventcsv.errors import reason_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventcsv.view.compactor import CompactResult
+    from eventcsv.view.compact_result import CompactResult
 
 _SHARE_OF_PROCESSOR: Final = 0.1
 _LOOKS_A_REFRESH: Final = 5

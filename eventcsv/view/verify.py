@@ -74,9 +74,10 @@ class _Verification:
         self.lines = 0
         self.view = ""
         self._compactor = compactor
-        self._origins = compactor.origins
-        self._log = compactor.origins.log
-        self._backups = compactor.origins.backups
+        self._files = compactor.files
+        self._log = compactor.log
+        self._backups = compactor.files.backups
+        self._checkpoint = compactor.files.checkpoint
         self._on_progress = on_progress
         self.known = self._backups.all()  # before the log's end, which none of them is beyond then
         self.end = self._log.end()
@@ -87,7 +88,7 @@ class _Verification:
         self.findings.append(Finding(place, problem))
 
     def check_segments(self) -> None:
-        identity = self._origins.identity()
+        identity = self._files.identity()
         for number in self.segments:
             try:
                 header = self._log.header(number)
@@ -143,7 +144,7 @@ class _Verification:
 
     def _check_backup(self, backup: Backup) -> None:
         data = self._backups.read(backup)
-        rows = self._origins.table_of(backup, data).rows.height if backup.position else backup.record_count
+        rows = self._files.table_of(backup, data).rows.height if backup.position else backup.record_count
         if rows != backup.record_count:
             self._find(backup.path, f"has {rows} rows, and its metadata tells of {backup.record_count}")
         if self._backups.has_other_line_ends(backup):
@@ -152,7 +153,7 @@ class _Verification:
                 "other line ends than it was made with, as git's core.autocrlf makes them; it is read as it was. "
                 "For those to come: a line '*.csv -text' in .gitattributes",
             )
-        if backup.log != self._origins.identity() or backup.position is None:
+        if backup.log != self._files.identity() or backup.position is None:
             return
         if backup.position > self.end.position:
             self._find(backup.path, "belongs to a place that the log does not reach; was the log replaced?")
@@ -162,14 +163,14 @@ class _Verification:
     def check_view(self) -> None:
         """Compare the CSV with a replay up to where the checkpoint says that it is."""
         for _ in range(_ATTEMPTS):
-            saved = self._compactor.publisher.saved()
-            current = self._origins.current()
-            if self._compactor.publisher.saved() == saved:  # else a compaction came in between
+            saved = self._checkpoint.read()
+            current = self._files.current()
+            if self._checkpoint.read() == saved:  # else a compaction came in between
                 break
         if saved is None:
-            if self._compactor.publisher.has_checkpoint() and self._compactor.publisher.saved() is None:
+            if self._checkpoint.exists() and self._checkpoint.read() is None:
                 self._find(
-                    self._compactor.publisher.checkpoint_path,
+                    self._checkpoint.path,
                     "the checkpoint is damaged; it is a cache, which the next compaction mends",
                 )
             self.view = "not compared: there is no checkpoint that says how far it is"
@@ -177,37 +178,37 @@ class _Verification:
             return
         self._check_log_of(saved)
         if current is None:
-            self._find(self._origins.csv_path, "the CSV is gone; eventcsv replay rebuilds it")
+            self._find(self._files.csv_path, "the CSV is gone; eventcsv replay rebuilds it")
             self.view = "gone"
             return
-        view = saved.view(sha256(current).hexdigest())
-        replayed = self._replayed(saved, view.position if view else saved.latest.position)
+        version = saved.view(sha256(current).hexdigest())
+        replayed = self._replayed(saved, version.position if version else saved.latest.position)
         if replayed is None:
             self.view = "not compared: the backup that it grew from is not usable"
-        elif view is None:
+        elif version is None:
             self.view = "edited since the last compaction, " + self._difference(current, replayed)
-            if trouble := self._compactor.peek().trouble:
-                self._find(self._origins.csv_path, trouble)
-        elif render(replayed) == current or view.encoding:
-            self.view = f"what a replay gives, byte for byte{self._missing(view.position)}"
+            if trouble := self._compactor.project().trouble:
+                self._find(self._files.csv_path, trouble)
+        elif render(replayed) == current or version.encoding:
+            self.view = f"what a replay gives, byte for byte{self._missing(version.position)}"
         else:
             self.view = "not what a replay gives: " + self._difference(current, replayed)
-            self._find(self._origins.csv_path, f"{self.view}. eventcsv replay rebuilds it")
+            self._find(self._files.csv_path, f"{self.view}. eventcsv replay rebuilds it")
 
     def _missing(self, position: Position) -> str:
         """Return, in words, what the CSV lacks of the log's present end."""
         if position >= self.end.position:
             return ""
-        events = self._compactor.peek().events
+        events = self._compactor.project().events
         results = f"{events:,} {'result' if events == 1 else 'results'}"
         return f", but for {results} that the log has and the CSV not yet" if events else ""
 
     def _check_readable(self, current: bytes | None) -> None:
         try:
             if current is not None:
-                self._origins.parse(current)
+                self._files.parse(current)
         except InvalidCsv as error:
-            self._find(self._origins.csv_path, str(error))
+            self._find(self._files.csv_path, str(error))
 
     def _check_log_of(self, saved: Checkpoint) -> None:
         """Check that the log is the one that was folded into the CSV."""
@@ -215,7 +216,7 @@ class _Verification:
         latest = saved.latest
         end = self._log.end().position  # which may have moved on since, and the checkpoint with it
         first = self._log.first()  # a prune looks at the backups before it removes segments, so here they come after
-        bases = filter(self._origins.is_base, self._backups.all())
+        bases = self._files.bases()
         needed = min([base.position for base in bases if base.position], default=saved.since)
         if None not in {saved.log, self._log.identity()} and saved.log != self._log.identity():
             self._find(place, "is another log than the one that was folded into the CSV")
@@ -226,7 +227,7 @@ class _Verification:
         elif (
             not self.findings
             and self._log.crc(saved.since, latest.position) != latest.crc
-            and self._compactor.publisher.saved() == saved  # else a prune may have come after the next compaction
+            and self._checkpoint.read() == saved  # else a prune may have come after the next compaction
         ):
             self._find(place, f"differs from what was folded before, between {saved.since} and {latest.position}")
 
@@ -235,14 +236,14 @@ class _Verification:
         if base is None or position > self._log.end().position:
             return None
         try:
-            return self._compactor.folded_from(base, LogEnd(position, None)).table
+            return self._compactor.projected_from(base, LogEnd(position, None)).table
         except (BackupError, InvalidCsv):
             return None  # found before, among the backups
 
     def _difference(self, current: bytes, replayed: Table) -> str:
         """Return, in words, how the CSV differs from a replay."""
         try:
-            table = self._origins.parse_saved(current, replayed.dialect.delimiter)
+            table = self._files.parse_saved(current, replayed.dialect.delimiter)
         except InvalidCsv:  # why is what troubles whoever looks at the job
             return "and it cannot be read"
         if table.names != replayed.names or table.keys().to_list() != replayed.keys().to_list():
@@ -272,12 +273,12 @@ def verify(compactor: Compactor, *, on_progress: ProgressCallback | None = None)
         UnsupportedFormat: The log was made by a newer eventcsv.
     """
     clock = time.perf_counter()
-    compactor.publisher.load()
+    compactor.files.checkpoint.load()
     found = _Verification(compactor, on_progress)
     for check in (found.check_segments, found.check_lines, found.check_backups, found.check_view):
         check()
     return VerifyReport(
-        csv_path=compactor.origins.csv_path,
+        csv_path=compactor.files.csv_path,
         segments=len(found.segments),
         lines=found.lines,
         size_bytes=found.size_bytes,

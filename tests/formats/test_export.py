@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from eventcsv import EventCsv, EventCsvError, UnsafePath
 from eventcsv.formats.xlsx_writer import workbook_of
-from eventcsv.table.table import Table, parse
+from eventcsv.table.reader import parse
 
 if TYPE_CHECKING:
     from eventcsv.formats.export import Format
+    from eventcsv.table.table import Table
 
 TRICKY: Final = (
     *(

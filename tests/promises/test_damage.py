@@ -22,7 +22,8 @@ from eventcsv.log.scan import Damage, Position, events, note, noted
 from eventcsv.storage.files import Storage
 from eventcsv.table.fold import Fold
 from eventcsv.table.frames import parsed
-from eventcsv.table.table import parse, render
+from eventcsv.table.reader import parse
+from eventcsv.table.table import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable

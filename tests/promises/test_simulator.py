@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from eventcsv.view.checkpoint import View
-    from eventcsv.view.starting_point import Origin
+    from eventcsv.view.checkpoint import CsvVersion
+    from eventcsv.view.projection import StartingPoint
 
 SEEDS = range(200)
 LONG_RUN = [range(first, first + 500) for first in range(0, 10_000, 500)]
@@ -123,14 +123,14 @@ def _without_healing(storage: SimulatedStorage, fd: int, size_bytes: int, offset
     return b"\n" if size_bytes == 1 else _pread(storage, fd, size_bytes, offset_bytes)
 
 
-def _checkpoint_deferred(publisher: Publisher, views: tuple[View, ...], origin: Origin) -> None:
+def _checkpoint_deferred(publisher: Publisher, views: tuple[CsvVersion, ...], origin: StartingPoint) -> None:
     if len(views) > 1:
         publisher.__dict__["deferred"] = (views, origin)
     else:
         _save(publisher, views, origin)
 
 
-def _replaced_before_the_checkpoint(publisher: Publisher, origin: Origin) -> None:
+def _replaced_before_the_checkpoint(publisher: Publisher, origin: StartingPoint) -> None:
     _replace(publisher, origin)
     if deferred := publisher.__dict__.pop("deferred", None):
         _save(publisher, *deferred)

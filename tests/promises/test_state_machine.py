@@ -29,7 +29,7 @@ from servers import unused_name
 
 from eventcsv import EventCsv
 from eventcsv.log.scan import Position
-from eventcsv.view.backup import ASKED, EDITED, SESSION
+from eventcsv.view.retention import ASKED, EDITED, SESSION
 
 if TYPE_CHECKING:
     import pytest
@@ -283,7 +283,7 @@ class OneJob(RuleBasedStateMachine):
             else:
                 self.bases.setdefault(backup.name, before)
         self.base = self.bases[self.listed[0].name]
-        saved = self.job._compactor.publisher.saved()
+        saved = self.job._compactor.files.checkpoint.read()
         assert saved is not None
         self.position = saved.latest.position
 

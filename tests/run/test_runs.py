@@ -31,7 +31,7 @@ from eventcsv.view.refresh import keep_current
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eventcsv.view.compactor import CompactResult
+    from eventcsv.view.compact_result import CompactResult
     from eventcsv.worker.messages import Row
 
 DEADLINE_S: Final = 60.0

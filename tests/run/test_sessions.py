@@ -26,6 +26,7 @@ from faults import Dying, Killed, Recording, with_storage
 
 from eventcsv import EventCsv, InvalidCsv, SessionActive
 from eventcsv.view import backup
+from eventcsv.view.retention import SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -419,7 +420,7 @@ def test_killed_sessions_leave_five_backups(csv_path: Path, job: EventCsv) -> No
         folder = csv_path.parent / "backup"
         unfinished = list(folder.glob("*.tmp"))
         assert len(unfinished) <= 1
-        counts.add(len([made for made in job.backups() if made.reason == backup.SESSION]))
+        counts.add(len([made for made in job.backups() if made.reason == SESSION]))
         assert 3 == len(read_csv(csv_path))
     helper.communicate()
     assert max(counts) >= 5  # and one more for each that was killed between its backup and the removal of older ones
@@ -507,7 +508,7 @@ def test_what_somebody_asked_for_stays(csv_path: Path, job: EventCsv) -> None:
         with job.session(session_id=f"s{number}"):
             pass
         valid = [made for made in job.backups() if sha256(Path(made.path).read_bytes()).hexdigest() == made.sha256]
-        assert min(number, 5) == len([made for made in valid if made.reason == backup.SESSION])
+        assert min(number, 5) == len([made for made in valid if made.reason == SESSION])
     assert asked.session in copies(csv_path.parent)
 
 

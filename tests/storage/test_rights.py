@@ -459,7 +459,7 @@ def test_attributes_that_the_system_does_not_take_are_told(job: EventCsv, csv_pa
         def attributes(self, path: str) -> dict[str, bytes]:
             return {"unknown.note": b"hi", **super().attributes(path)}
 
-    job._compactor.publisher._storage = Forgetful()
+    job._compactor._publisher._storage = Forgetful()
     job.emit_result("PO1", "COMPLETED")
     assert ("could not be kept: unknown.note",) == job.compact().notes
     assert "COMPLETED" == read_csv(csv_path)[0]["STATUS"]

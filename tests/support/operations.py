@@ -18,7 +18,7 @@ from conftest import read_csv
 from faults import Killed, Recording, with_storage
 
 from eventcsv import EventCsv
-from eventcsv.view.backup import EDITED, FIRST, KEPT, SESSION
+from eventcsv.view.retention import EDITED, FIRST, KEPT, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,14 +122,14 @@ def long_job(folder: Path) -> EventCsv:
     job = begun(folder)
     job.emit_result("PO1", "PARTIAL", last_processed="1")
     job.compact()
-    job._compactor.begin("first")
+    job._compactor.begin_session("first")
     job.new_segment()
     job.emit_result("PO2", "ERROR", error_message="why", last_processed="2", columns={"extra": "x"})
     job.back_up()
     edit(job, "PO3;", "PO3;EDITED")
     job.emit_result("PO9", "PARTIAL", last_processed="3")
     job.compact()
-    job._compactor.begin("second")
+    job._compactor.begin_session("second")
     job.new_segment()
     job.emit_started("PO2")
     job.emit_result("PO1", "COMPLETED", last_processed="4")
@@ -152,7 +152,7 @@ def old_job(folder: Path) -> EventCsv:
         job.emit_result(f"PO{number % 3 + 1}", "PARTIAL", last_processed=f"{number}", columns={"n": number})
         job.new_segment()
         job.emit_result("PO3", "PARTIAL", last_processed=f"{number}.5")
-        job._compactor.begin(f"s{number}")
+        job._compactor.begin_session(f"s{number}")
     job.emit_result("PO1", "COMPLETED", last_processed="9")
     job.compact()
     job.emit_result("PO2", "COMPLETED", last_processed="10")

@@ -17,7 +17,8 @@ from eventcsv.event import BLANKS, Event, Kind, column_id, encode, sealed
 from eventcsv.log.scan import Chunk
 from eventcsv.table.fold import FORMULA_STARTS, Fold
 from eventcsv.table.frames import parsed
-from eventcsv.table.table import Table, parse, render
+from eventcsv.table.reader import parse
+from eventcsv.table.table import Table, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from command_line import run_in as run
 from conftest import read_csv, tree
 
 from eventcsv import EventCsv, InvalidEvent
-from eventcsv.table.table import parse
+from eventcsv.table.reader import parse
 from eventcsv.view.first_run import doubtful_statuses
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from eventcsv import BackupError, EventCsv, InvalidCsv
 from eventcsv.errors import SessionActive
 from eventcsv.log.scan import Position
 from eventcsv.storage.files import Storage
-from eventcsv.view.backup import ASKED, KEPT, SESSION, Backup, BackupStore
+from eventcsv.view.backup import Backup, BackupStore
+from eventcsv.view.retention import ASKED, KEPT, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -248,13 +250,13 @@ def test_nothing_is_restored_or_pruned_while_a_session_is_at_work(long_job: Even
 def test_a_backup_that_retention_is_about_to_remove_can_be_restored(long_job: EventCsv) -> None:
     """The oldest one of the limit goes back into place; that it is removed later changes nothing about the CSV."""
     for number in range(KEPT - 2):
-        long_job._compactor.begin(f"s{number}")
+        long_job._compactor.begin_session(f"s{number}")
     oldest = next(backup for backup in reversed(long_job.backups()) if backup.reason == SESSION)
     wanted = Path(oldest.path).read_bytes()
     long_job.restore(oldest.name, replay=False)
     assert wanted == view(long_job)
     for number in range(KEPT):
-        long_job._compactor.begin(f"t{number}")
+        long_job._compactor.begin_session(f"t{number}")
     assert not Path(oldest.path).exists()
     assert wanted == view(long_job)
     assert not long_job.replay().changed
@@ -449,7 +451,7 @@ def test_a_writer_that_sleeps_across_a_prune_goes_on(job: EventCsv) -> None:
     ours.send("PO1")
     assert ours.recv()
     for number in range(KEPT + 1):
-        job._compactor.begin(f"s{number}")
+        job._compactor.begin_session(f"s{number}")
         job.new_segment()
         job.emit_result("PO2", "PARTIAL", last_processed=f"{number}")
     job.compact()
@@ -477,7 +479,7 @@ def store(tmp_path: Path) -> BackupStore:
 def made(store: BackupStore, *reasons: str, log: str = "L") -> list[Backup]:
     """Make backups for these reasons."""
     return [
-        store.create(b"PO_NUMBER\n", reason=reason, record_count=0, log=log, position=Position(1, 0))
+        store.create(b"PO_NUMBER\n", partial(Backup, reason=reason, record_count=0, log=log, position=Position(1, 0)))
         for reason in reasons
     ]
 

@@ -14,7 +14,7 @@ from eventcsv.job import EventCsv
 from eventcsv.masking import masked
 
 if TYPE_CHECKING:
-    from eventcsv.view.compactor import CompactResult
+    from eventcsv.view.compact_result import CompactResult
 
 _LOOK_S: Final = 1.0
 

@@ -348,7 +348,7 @@ def running_on(machine: Machine) -> Iterator[None]:
         stack.enter_context(patch("os.urandom", machine.rng.randbytes))
         for name in ("facade", "log", "backup", "session_lock"):
             stack.enter_context(patch(f"eventcsv.{name}.datetime", Clock))
-        for name in ("eventcsv.storage.files", "eventcsv.view.starting_point", "tenacity.nap"):
+        for name in ("eventcsv.storage.files", "eventcsv.view.job_files", "tenacity.nap"):
             stack.enter_context(patch(f"{name}.time", time))
         for name in ("eventcsv.storage.files", "tenacity.wait"):
             stack.enter_context(patch(f"{name}.random", machine.rng))

@@ -1,0 +1,178 @@
+"""The taking over of a save: a starting point from what the CSV is by the log, with what somebody changed in it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from eventcsv.errors import BackupError, EditRefused, InvalidCsv
+from eventcsv.event import utc_text
+from eventcsv.log.scan import Position
+from eventcsv.table.merge import difference, merge
+from eventcsv.view.edits import Edit, kept_rows, read_past, refusal
+from eventcsv.view.projection import StartingPoint
+from eventcsv.view.retention import EDITED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventcsv.log.reader import LogEnd
+    from eventcsv.table.frames import Parsed
+    from eventcsv.table.merge import Difference, Merged
+    from eventcsv.table.table import Table
+    from eventcsv.view.job_files import JobFiles
+    from eventcsv.view.projection import Projection
+
+NONE_LEFT: Final = "no backup was left to replay from"
+
+
+def start_from_save(
+    files: JobFiles,
+    current: bytes,
+    end: LogEnd,
+    known: Projection | None,
+    seen: Sequence[Parsed],
+    *,
+    delimiter: str | None,
+    accept_edit: bool,
+) -> StartingPoint:
+    """Start from a CSV that somebody saved.
+
+    Args:
+        files: The files of the job.
+        current: The bytes of the CSV.
+        end: The log's end.
+        known: What the CSV is by the log alone; None when there is no base to tell.
+        seen: What was read of the log for that.
+        delimiter: The delimiter that had to be named, so far.
+        accept_edit: Take it even if it does away with many results.
+
+    Raises:
+        EditRefused: It is not to be taken before somebody says so.
+        InvalidCsv: It cannot be read.
+    """
+    try:
+        saved = files.parse_saved(current, delimiter)
+    except InvalidCsv as error:
+        if known is None:
+            raise
+        raise InvalidCsv(f"{error}. Or have the CSV back as it was: eventcsv replay CSV") from None
+    bases = _bases(files, end)
+    if known is None or not bases:  # in doubt a result stays: all of them are folded onto what was saved
+        return _without_base(files, current, saved, delimiter)
+    return _merged(files, known, bases, current=current, saved=saved, seen=seen, accept_edit=accept_edit)
+
+
+def _merged(
+    files: JobFiles,
+    known: Projection,
+    bases: Sequence[tuple[Position, Table]],
+    *,
+    current: bytes,
+    saved: Table,
+    seen: Sequence[Parsed],
+    accept_edit: bool,
+) -> StartingPoint:
+    digest, end = sha256(current).hexdigest(), known.end.position
+    newest = files.newest_base()
+    beginning = newest.beginning if newest else None
+    save = _save_id(files, digest, newest.number if newest else 0)
+    found = difference(saved, known.table)
+    facts = read_past(
+        found,
+        bases,
+        files.log,
+        end,
+        save=save,
+        seen=(known.start.position, seen),
+        is_whole=bases[0][0] <= (beginning or Position(1, 0)),
+        guard_formulas=files.guard_formulas,
+    )
+    kept = kept_rows(found, facts.past)
+    removed = found.gone.join(kept, on="row", how="anti", maintain_order="left").get_column("key").to_list()
+    if not accept_edit and (why := refusal(found, facts, removed)):
+        raise EditRefused(
+            f"{files.csv_path}: was saved and is not taken: {why}. "
+            "Save it again with that mended (the key column as text); or take it: eventcsv compact CSV "
+            "--accept-edit; or have the CSV back as it was: eventcsv replay CSV"
+        )
+    merged = merge(found, facts.past, kept=kept, done=facts.done)
+    return StartingPoint(
+        data=current,
+        table=merged.table,
+        position=end,
+        since=end,
+        unknown=known.rowless.difference(merged.table.keys()),
+        in_flight=known.in_flight,
+        current=current,
+        delimiter=known.start.delimiter,
+        new_base=EDITED,
+        beginning=beginning,
+        edit=_edit(files, found, merged, removed, tuple(kept.get_column("key"))),
+        lines=merged.edits,
+        save=save,
+        saved=digest,
+        known=known,
+    )
+
+
+def _edit(files: JobFiles, found: Difference, merged: Merged, removed: Sequence[str], younger: tuple[str, ...]) -> Edit:
+    saved, current = found.saved, found.current
+    status = files.storage.stat(files.csv_path)
+    moment = datetime.fromtimestamp(status.st_mtime, UTC) if status else datetime.now(UTC)
+    lost = [current.names[index] for index in found.lost_columns()]
+    delimiter = saved.dialect.delimiter
+    return Edit(
+        saved_at=utc_text(moment, timespec="seconds"),
+        cells=merged.cells,
+        rewritten=merged.rewritten,
+        met=merged.met,
+        added=tuple(found.new_keys()),
+        removed=tuple(removed),
+        younger=younger,
+        stale=merged.stale,
+        doubtful=merged.doubtful,
+        new_columns=tuple(name for name, twin in zip(saved.names, found.twins, strict=True) if twin is None),
+        gone_columns=tuple(name for name in lost if name not in merged.returned),
+        returned=merged.returned,
+        delimiter=delimiter if delimiter != current.dialect.delimiter else None,
+    )
+
+
+def _save_id(files: JobFiles, digest: str, number: int) -> str:
+    """Return what the ids of a save's lines begin with: the same when it is taken over once more after a crash."""
+    place = f"{digest} {number} {files.csv_path} {os.uname().nodename}"
+    return f"{sha256(os.fsencode(place)).hexdigest()[:12]}-00-"
+
+
+def _bases(files: JobFiles, end: LogEnd) -> list[tuple[Position, Table]]:
+    """Return the bases of the job, the oldest first, each with its place; one that is damaged is left out.
+
+    What a restore dismissed stays so: of before it are those that begin elsewhere, if not further back.
+    """
+    beginning, found = files.beginning(), []
+    start = beginning or files.log.first()
+    for base in reversed(list(files.bases())):
+        if base.beginning == beginning and base.position is not None and start <= base.position <= end.position:
+            with suppress(BackupError, InvalidCsv):
+                found.append((base.position, files.table_of(base, files.backups.read(base))))
+    return sorted(found, key=lambda item: item[0])
+
+
+def _without_base(files: JobFiles, current: bytes, saved: Table, delimiter: str | None) -> StartingPoint:
+    beginning = files.beginning()
+    position = beginning or files.log.first()
+    return StartingPoint(
+        data=current,
+        table=saved,
+        position=position,
+        since=position,
+        current=current,
+        delimiter=delimiter,
+        encoding=files.encoding,
+        new_base=NONE_LEFT,
+        beginning=beginning,
+    )

@@ -32,7 +32,7 @@ from eventcsv.worker.emit import emit_result
 if TYPE_CHECKING:
     from eventcsv.formats.export import ExportResult
     from eventcsv.formats.import_workbook import ImportResult
-    from eventcsv.report.collect import Report
+    from eventcsv.report.model import Report
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup
@@ -80,7 +80,7 @@ _OPERATOR_SIDE = {
     "ImportResult": "formats.import_workbook",
     "Progress": "view.progress",
     "PruneResult": "view.prune",
-    "Report": "report.collect",
+    "Report": "report.model",
     "RunResult": "run.run",
     "Session": "run.session",
     "VerifyReport": "view.verify",

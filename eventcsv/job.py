@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from eventcsv.formats.import_workbook import ImportResult
     from eventcsv.log.interface import ProgressCallback
     from eventcsv.log.scan import Damage, Position
-    from eventcsv.report.collect import Report
+    from eventcsv.report.model import Report
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup
     from eventcsv.view.compact_result import CompactResult

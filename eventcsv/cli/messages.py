@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from eventcsv.formats.import_workbook import ImportResult
     from eventcsv.log.copy import CopyResult
     from eventcsv.log.scan import Damage
-    from eventcsv.report.collect import Report
+    from eventcsv.report.model import Report
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup

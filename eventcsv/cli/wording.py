@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from eventcsv.event import InFlight
-    from eventcsv.report.collect import Report
+    from eventcsv.report.model import Report
     from eventcsv.view.compact_result import CompactResult
     from eventcsv.view.edits import Edit
     from eventcsv.view.progress import Progress

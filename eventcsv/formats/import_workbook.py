@@ -80,7 +80,6 @@ def import_workbook(
         source.fill(place, width)
     names, *rows = _rectangle(source.rows[header_row - 1 :])
     filled = [(number, row) for number, row in enumerate(rows, header_row + 1) if any(row)]
-    hidden = tuple(number for number, _ in filled if number in source.hidden)
     numbered = [(number, row) for number, row in filled if not (visible and number in source.hidden)]
     data = _csv_of([names, *(row for _, row in numbered)])
     try:
@@ -101,7 +100,7 @@ def import_workbook(
         without_key=tuple(number for number, row in numbered if not row[key_index].strip(BLANKS)),
         repeated={name: count for name, count in keys.items() if name and count > 1},
         rounded=source.rounded,
-        hidden=hidden,
+        hidden=tuple(number for number, _ in filled if number in source.hidden),
         left_out=visible,
         merged=tuple(merged),
     )

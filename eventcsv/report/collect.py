@@ -7,18 +7,29 @@ is collected is to be shown to others, so texts are masked (secrets, e-mail addr
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
 from eventcsv.event import COLUMNS, FAILED, Event, Status, utc_text
 from eventcsv.log.scan import events
-from eventcsv.report.history import Stories, Story
-from eventcsv.report.timeline import Outcome, Timeline, timeline_of
+from eventcsv.report.history import History, PoHistory
+from eventcsv.report.model import (
+    Category,
+    Copy,
+    Ending,
+    FailureGroup,
+    LastRun,
+    PoReport,
+    Report,
+    SegmentReport,
+    Slow,
+    StatusCount,
+)
+from eventcsv.report.timeline import timeline_of
 from eventcsv.view.progress import done_words, work_of
 from eventcsv.view.retention import EDITED, SESSION
 
@@ -36,230 +47,6 @@ LONGEST_TEXT: Final = 2_000
 SLOWEST: Final = 10
 _TENTHS: Final = 1_000
 _WAITING: Final = frozenset({"", Status.PENDING.value})
-
-
-class Category(StrEnum):
-    """What a STATUS amounts to."""
-
-    DONE = "done"
-    OPEN = "open"
-    FAILED = "failed"
-    WAITING = "waiting"
-
-
-@dataclass(frozen=True, slots=True)
-class PoReport:
-    """One PO and its history.
-
-    Attributes:
-        key: The PO, as in the key column; the one text that is never masked.
-        status: Its STATUS.
-        done: Whether that counts as done.
-        failed: Whether it is not done and says why.
-        supplier: Its SUPPLIER.
-        message: Its ERROR_MESSAGE.
-        at: Its LAST_PROCESSED.
-        attempts: How often it was taken up; a result that no "started" came before is one too.
-        interrupted: How many of those ended without a result.
-        took_s: From the start to the result of its longest attempt, in seconds; None when the log does not tell.
-        in_flight: Whether it was taken up and has no result yet.
-        groups: Which `FailureGroup`s it was ever in, as places in `Report.failures`.
-        events: Its history, the oldest first; the latest `stories.KEPT_EVENTS` of it.
-        earlier: How many events come before those.
-    """
-
-    key: str
-    status: str
-    done: bool
-    failed: bool
-    supplier: str
-    message: str
-    at: str
-    attempts: int
-    interrupted: int
-    took_s: float | None
-    in_flight: bool
-    groups: tuple[int, ...]
-    events: tuple[Event, ...]
-    earlier: int
-
-
-class Ending(StrEnum):
-    """How the last run ended."""
-
-    AT_WORK = "at work"
-    CUT_OFF = "cut off"
-    SOME_LEFT = "some left"
-    ALL_DONE = "all done"
-
-
-@dataclass(frozen=True, slots=True)
-class StatusCount:
-    """How many POs have a STATUS, and what it amounts to.
-
-    Attributes:
-        status: The STATUS.
-        category: What it amounts to.
-        count: How many POs have it.
-        share_percent: Their share, to one decimal; those of all together are 100.
-    """
-
-    status: str
-    category: Category
-    count: int
-    share_percent: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class LastRun:
-    """The last time that somebody worked on the job.
-
-    Attributes:
-        first_at: When its first event was, ISO 8601.
-        last_at: When its last one was.
-        took_s: The time between the two, in seconds; None when a clock was set back, or no time can be read.
-        results: How many results it had.
-        interrupted: How many POs it took up without a result.
-        ending: How it ended.
-    """
-
-    first_at: str
-    last_at: str
-    took_s: float | None
-    results: int
-    interrupted: int
-    ending: Ending
-
-
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """Failures whose messages are alike.
-
-    Attributes:
-        pattern: What the messages have in common.
-        example: The latest message.
-        times: How many results failed so.
-        pos: How many POs did, at least once.
-        open: How many POs are not done with such a message.
-        first_at: When the first of the results was, ISO 8601; "" when only the CSV tells of them.
-        last_at: When the last one was.
-    """
-
-    pattern: str
-    example: str
-    times: int
-    pos: int
-    open: int
-    first_at: str
-    last_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Slow:
-    """A PO that took long, in its longest attempt."""
-
-    key: str
-    took_s: float
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """One segment of the log: a session, or what was recorded outside of one.
-
-    Attributes:
-        segment: Its number.
-        session: The session that it belongs to, as far as the kept backups tell; "" when they do not.
-        first_at: When its first event was, ISO 8601.
-        last_at: When its last one was.
-        results: How many results it has.
-        failed: How many of them are failures.
-        interrupted: How many POs were taken up in it and never got a result.
-        writers: How many processes recorded results.
-        timeline: Its results over time.
-    """
-
-    segment: int
-    session: str
-    first_at: str
-    last_at: str
-    results: int
-    failed: int
-    interrupted: int
-    writers: int
-    timeline: Timeline | None
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A backup: what happened to the CSV, as far as the backups that are still kept tell."""
-
-    at: str
-    reason: str
-    rows: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What happened to a job.
-
-    Attributes:
-        csv_name: The file name of the CSV; the folder is nobody else's business.
-        made_at: When this was collected, ISO 8601 in UTC.
-        done_words: The STATUS words that count as done.
-        masked: Whether secrets, e-mail addresses and the queries of URLs were taken out.
-        pos: The POs, in the order of the CSV.
-        done: How many of them are done.
-        failed: How many are not and say why.
-        by_status: How many have which STATUS, the most frequent first.
-        results: How many results the log holds.
-        retried: How many POs were taken up more than once.
-        recovered: How many of those are done.
-        interrupted: How many attempts ended without a result.
-        took_s: The median of the POs' longest attempts, in seconds; None when the log does not tell.
-        slowest: The POs that took longest, the slowest first.
-        failures: Failures by message, what is still open first.
-        timeline: All results over time; None when there are none.
-        stretches: The segments of the log, the oldest first.
-        last_run: The last time that somebody worked on it; None when nobody did.
-        copies: The backups, the newest first.
-        session: The session that is at work, or "".
-        edited: Whether the CSV was edited since the last compaction.
-        behind: How many results are in the log and not yet in the CSV.
-        unknown: Keys that have results and no row.
-        damage: What is damaged in the log.
-        torn: The lines in it, or behind it, that a crash had cut off.
-    """
-
-    csv_name: str
-    made_at: str
-    done_words: tuple[str, ...]
-    masked: bool
-    pos: tuple[PoReport, ...]
-    done: int
-    failed: int
-    by_status: tuple[StatusCount, ...]
-    results: int
-    retried: int
-    recovered: int
-    interrupted: int
-    took_s: float | None
-    slowest: tuple[Slow, ...]
-    failures: tuple[FailureGroup, ...]
-    timeline: Timeline | None
-    stretches: tuple[Stretch, ...]
-    last_run: LastRun | None
-    copies: tuple[Copy, ...]
-    session: str
-    edited: bool
-    behind: int
-    unknown: tuple[str, ...]
-    damage: tuple[Damage, ...]
-    torn: tuple[Damage, ...]
-
-
-# --- together ----------------------------------------------------------------------------------------------------
 
 
 def collect(
@@ -289,44 +76,50 @@ def collect(
     shown = cache(lambda text: shown_text(text, unmasked=unmasked))
     copies = compactor.backups()  # before the log's end, which none of them is beyond then
     projection = compactor.project()
-    reading = Stories(words, shown, projection.table.status_column)
-    damage = _read(compactor.log, projection.end.position, reading, on_progress)
-    reading.finish(at_work=session is not None)
-    pos = _pos(projection, reading, words, shown, unmasked=unmasked)
-    failures, pos = _failures(reading, pos)
-    took = sorted((po for po in pos if po.took_s is not None), key=lambda po: po.took_s or 0.0, reverse=True)
-    moments = [moment for part in reading.parts.values() for moment in part.moments]
-    known = {po.key for po in pos}
-    tail = (projection.end.torn,) if projection.end.torn else ()
-    stretches = _stretches(reading, copies)
-    is_done = all(po.done for po in pos)
-    return Report(
+    history = History(words, shown, projection.table.status_column)
+    damage = _read(compactor.log, projection.end.position, history, on_progress)
+    history.finish(at_work=session is not None)
+    draft = partial(
+        Report,
         csv_name=masking.escaped(compactor.files.csv_path.rpartition("/")[2]),
         made_at=utc_text(now, timespec="seconds"),
         done_words=words,
         masked=not unmasked,
-        pos=pos,
-        done=sum(po.done for po in pos),
-        failed=sum(po.failed for po in pos),
-        by_status=_by_status(pos),
-        results=sum(story.results for story in reading.stories.values()),
-        retried=sum(po.attempts > 1 for po in pos),
-        recovered=sum(po.attempts > 1 and po.done for po in pos),
-        interrupted=sum(part.interrupted for part in reading.parts.values()),
-        took_s=median(po.took_s or 0.0 for po in took) if took else None,
-        slowest=tuple(Slow(po.key, po.took_s or 0.0, po.status) for po in took[:SLOWEST]),
-        failures=failures,
-        timeline=timeline_of(moments),
-        stretches=stretches,
-        last_run=_last_run(stretches, at_work=session is not None, is_done=is_done),
         copies=tuple(Copy(copy.created_at, _reason(copy), copy.record_count, copy.name) for copy in copies),
         session=session.session if session else "",
         edited=projection.start.new_base == EDITED,
         behind=projection.events,
-        unknown=tuple(sorted(key for key, story in reading.stories.items() if story.results and key not in known)),
         damage=tuple(item for item in damage if not item.torn),
-        torn=(*(item for item in damage if item.torn), *tail),
+        torn=(*(item for item in damage if item.torn), *([projection.end.torn] if projection.end.torn else [])),
     )
+    pos = _pos(projection, history, words, shown, unmasked=unmasked)
+    return _counted(draft, pos, history, _segments(history, copies))
+
+
+def _counted(
+    draft: Callable[..., Report], pos: tuple[PoReport, ...], history: History, segments: tuple[SegmentReport, ...]
+) -> Report:
+    """Return a report with what POs and log come to."""
+    failures, pos = _failures(history, pos)
+    took = sorted((po for po in pos if po.took_s is not None), key=lambda po: po.took_s or 0.0, reverse=True)
+    report = draft(
+        pos=pos,
+        done=sum(po.done for po in pos),
+        failed=sum(po.failed for po in pos),
+        by_status=_by_status(pos),
+        results=sum(po.results for po in history.pos.values()),
+        retried=sum(po.attempts > 1 for po in pos),
+        recovered=sum(po.attempts > 1 and po.done for po in pos),
+        interrupted=sum(segment.interrupted for segment in history.segments.values()),
+        took_s=median(po.took_s or 0.0 for po in took) if took else None,
+        slowest=tuple(Slow(po.key, po.took_s or 0.0, po.status) for po in took[:SLOWEST]),
+        failures=failures,
+        timeline=timeline_of([moment for segment in history.segments.values() for moment in segment.moments]),
+        stretches=segments,
+        last_run=None,
+        unknown=tuple(sorted({key for key, po in history.pos.items() if po.results} - {po.key for po in pos})),
+    )
+    return replace(report, last_run=_last_run(report)) if segments else report
 
 
 def _reason(copy: Backup) -> str:
@@ -345,7 +138,7 @@ def shown_text(text: str, *, unmasked: bool = False) -> str:
     return shown if len(shown) <= LONGEST_TEXT else f"{shown[:LONGEST_TEXT]} ... ({len(text):,} characters in all)"
 
 
-def _read(log: Log, end: Position, reading: Stories, on_progress: ProgressCallback | None) -> list[Damage]:
+def _read(log: Log, end: Position, history: History, on_progress: ProgressCallback | None) -> list[Damage]:
     """Read the whole log, and return its damage."""
     first = log.first()
     total, done = log.size_bytes(first, end), 0
@@ -354,7 +147,7 @@ def _read(log: Log, end: Position, reading: Stories, on_progress: ProgressCallba
         found, broken = events(chunk)
         damage += broken
         for event in found:
-            reading.add(chunk.number, event)
+            history.add(chunk.number, event)
         done += len(chunk.raw)
         if on_progress:
             on_progress(done, total)
@@ -362,7 +155,7 @@ def _read(log: Log, end: Position, reading: Stories, on_progress: ProgressCallba
 
 
 def _pos(
-    projection: Projection, reading: Stories, done: Collection[str], shown: Callable[[str], str], *, unmasked: bool
+    projection: Projection, history: History, done: Collection[str], shown: Callable[[str], str], *, unmasked: bool
 ) -> tuple[PoReport, ...]:
     table = projection.table
     work = work_of(table, done)
@@ -378,8 +171,8 @@ def _pos(
     for (key, status, is_done), supplier, message, at in rows:
         failed = not is_done and (status in FAILED or message != "")
         if failed:
-            reading.group(key, message).open += 1
-        story = reading.stories.get(key) or Story()
+            history.group(key, message).open += 1
+        past = history.pos.get(key) or PoHistory()
         pos.append(
             PoReport(
                 key=key,
@@ -389,13 +182,13 @@ def _pos(
                 supplier=shown(supplier),
                 message=shown(message),
                 at=shown(at),
-                attempts=story.started + story.unannounced,
-                interrupted=story.interrupted,
-                took_s=story.took_s,
+                attempts=past.started + past.unannounced,
+                interrupted=past.interrupted,
+                took_s=past.took_s,
                 in_flight=key in flying,
                 groups=(),
-                events=tuple(_shown_event(event, shown, unmasked=unmasked) for event in story.events),
-                earlier=story.started + story.results + story.edits - len(story.events),
+                events=tuple(_shown_event(event, shown, unmasked=unmasked) for event in past.events),
+                earlier=past.started + past.results + past.edits - len(past.events),
             )
         )
     return tuple(pos)
@@ -410,18 +203,17 @@ def _shown_event(event: Event, shown: Callable[[str], str], *, unmasked: bool) -
     return Event(event.id, event.ts, event.kind, event.key, cells)
 
 
-def _failures(reading: Stories, pos: tuple[PoReport, ...]) -> tuple[tuple[FailureGroup, ...], tuple[PoReport, ...]]:
+def _failures(history: History, pos: tuple[PoReport, ...]) -> tuple[tuple[FailureGroup, ...], tuple[PoReport, ...]]:
     """Return the groups of failures, what is open first, and the POs with their places among them."""
-    ordered = sorted(reading.alike.items(), key=lambda item: (-item[1].open, -item[1].times, item[0]))
+    ordered = sorted(history.groups.items(), key=lambda item: (-item[1].open, -item[1].times, item[0]))
     place = {pattern: number for number, (pattern, _) in enumerate(ordered)}
     groups = tuple(
         FailureGroup(pattern, it.example, it.times, len(it.pos), it.open, it.first_at, it.last_at)
         for pattern, it in ordered
     )
-    stories = reading.stories
     return groups, tuple(
-        replace(po, groups=tuple(sorted(place[pattern] for pattern in stories[po.key].patterns)))
-        if po.key in stories and stories[po.key].patterns
+        replace(po, groups=tuple(sorted(place[pattern] for pattern in history.pos[po.key].patterns)))
+        if po.key in history.pos and history.pos[po.key].patterns
         else po
         for po in pos
     )
@@ -466,25 +258,23 @@ def shares_of(counts: Sequence[int]) -> list[float]:
     return [part / 10 for part in tenths]
 
 
-def _last_run(stretches: Sequence[Stretch], *, at_work: bool, is_done: bool) -> LastRun | None:
-    if not stretches:
-        return None
-    last = stretches[-1]
+def _last_run(report: Report) -> LastRun:
+    last = report.stretches[-1]
     try:
         span = datetime.fromisoformat(last.last_at) - datetime.fromisoformat(last.first_at)
     except (ValueError, TypeError):
         span = timedelta(seconds=-1)
-    if at_work:
+    if report.session:
         ending = Ending.AT_WORK
     elif last.interrupted:
         ending = Ending.CUT_OFF
     else:
-        ending = Ending.ALL_DONE if is_done else Ending.SOME_LEFT
+        ending = Ending.ALL_DONE if report.done == len(report.pos) else Ending.SOME_LEFT
     took_s = span.total_seconds() if span >= timedelta() else None
     return LastRun(last.first_at, last.last_at, took_s, last.results, last.interrupted, ending)
 
 
-def _stretches(reading: Stories, copies: Iterable[Backup]) -> tuple[Stretch, ...]:
+def _segments(history: History, copies: Iterable[Backup]) -> tuple[SegmentReport, ...]:
     # A session keeps a copy at the log's end and then begins a segment of its own.
     names = {
         copy.position.segment + 1: copy.session
@@ -492,16 +282,16 @@ def _stretches(reading: Stories, copies: Iterable[Backup]) -> tuple[Stretch, ...
         if copy.reason == SESSION and copy.position is not None
     }
     return tuple(
-        Stretch(
+        SegmentReport(
             segment=number,
             session=names.get(number, ""),
-            first_at=part.first_at,
-            last_at=part.last_at,
-            results=len(part.moments),
-            failed=sum(moment.outcome is Outcome.FAILED for moment in part.moments),
-            interrupted=part.interrupted,
-            writers=len(part.writers),
-            timeline=timeline_of(part.moments),
+            first_at=segment.first_at,
+            last_at=segment.last_at,
+            results=len(segment.moments),
+            failed=sum(moment.category is Category.FAILED for moment in segment.moments),
+            interrupted=segment.interrupted,
+            writers=len(segment.writers),
+            timeline=timeline_of(segment.moments),
         )
-        for number, part in sorted(reading.parts.items())
+        for number, segment in sorted(history.segments.items())
     )

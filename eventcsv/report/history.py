@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, Kind, column_id
 from eventcsv.report.grouping import pattern_of
-from eventcsv.report.timeline import Moment, Outcome
+from eventcsv.report.model import Category
+from eventcsv.report.timeline import Moment
 from eventcsv.table.fold import FORMULA_STARTS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _FORMULAS: Final = tuple(f"'{start}" for start in FORMULA_STARTS)
 
 
 @dataclass(slots=True)
-class Story:
+class PoHistory:
     """What the log has told of one PO so far."""
 
     started: int = 0
@@ -37,7 +38,7 @@ class Story:
 
 
 @dataclass(slots=True)
-class Part:
+class SegmentHistory:
     """What the log has told of one segment so far."""
 
     moments: list[Moment] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Part:
 
 
 @dataclass(slots=True)
-class Alike:
+class Group:
     """What the log has told of one kind of failure so far."""
 
     example: str = ""
@@ -59,15 +60,15 @@ class Alike:
     last_at: str = ""
 
 
-class Stories:
+class History:
     """Everything that the log tells, event by event."""
 
     def __init__(
         self, done: Collection[str], shown: Callable[[str], str], status_column: str = COLUMNS["status"]
     ) -> None:
-        self.stories: dict[str, Story] = {}
-        self.parts: dict[int, Part] = {}
-        self.alike: dict[str, Alike] = {}
+        self.pos: dict[str, PoHistory] = {}
+        self.segments: dict[int, SegmentHistory] = {}
+        self.groups: dict[str, Group] = {}
         self._done = done
         self._status = column_id(status_column)
         self._shown = shown
@@ -79,67 +80,67 @@ class Stories:
             return
         self._ids.add(event.id)
         key = event.key.strip(BLANKS)
-        story = self.stories.setdefault(key, Story())
-        story.events.append(event)
+        po = self.pos.setdefault(key, PoHistory())
+        po.events.append(event)
         if event.kind == Kind.EDIT:
-            story.edits += 1
+            po.edits += 1
             return
-        part = self.parts.setdefault(segment, Part())
-        part.first_at = part.first_at or event.ts
-        part.last_at = event.ts
+        past = self.segments.setdefault(segment, SegmentHistory())
+        past.first_at = past.first_at or event.ts
+        past.last_at = event.ts
         moment = _moment(event.ts)
         if event.kind == Kind.STARTED:
-            self._start(story, moment, segment)
+            self._start(po, moment, segment)
         else:
-            part.writers.add(event.id.rpartition("-")[0])
-            self._end(key, story, event, part, moment)
+            past.writers.add(event.id.rpartition("-")[0])
+            self._end(key, po, event, past, moment)
 
-    def _start(self, story: Story, moment: datetime | None, segment: int) -> None:
-        self._break_off(story)
-        story.started += 1
-        story.begun = (moment, segment)
+    def _start(self, po: PoHistory, moment: datetime | None, segment: int) -> None:
+        self._break_off(po)
+        po.started += 1
+        po.begun = (moment, segment)
 
-    def _break_off(self, story: Story) -> None:
+    def _break_off(self, po: PoHistory) -> None:
         """Count an attempt that will have no result."""
-        if story.begun:
-            story.interrupted += 1
-            self.parts[story.begun[1]].interrupted += 1
-            story.begun = None
+        if po.begun:
+            po.interrupted += 1
+            self.segments[po.begun[1]].interrupted += 1
+            po.begun = None
 
-    def _end(self, key: str, story: Story, event: Event, part: Part, moment: datetime | None) -> None:
-        story.results += 1
-        if story.begun:
-            took_s = (moment - story.begun[0]).total_seconds() if moment and story.begun[0] else -1.0
+    def _end(self, key: str, po: PoHistory, event: Event, past: SegmentHistory, moment: datetime | None) -> None:
+        po.results += 1
+        if po.begun:
+            took_s = (moment - po.begun[0]).total_seconds() if moment and po.begun[0] else -1.0
             if took_s >= 0:  # a clock that was set back tells nothing
-                story.took_s = max(took_s, story.took_s or 0.0)
-            story.begun = None
+                po.took_s = max(took_s, po.took_s or 0.0)
+            po.begun = None
         else:
-            story.unannounced += 1
+            po.unannounced += 1
         cells = {column_id(name): text for name, text in event.cells.items()}
-        outcome = outcome_of(cells.get(self._status, ""), cells.get(_MESSAGE, ""), self._done)
-        if outcome is Outcome.FAILED:
+        category = category_of_result(cells.get(self._status, ""), cells.get(_MESSAGE, ""), self._done)
+        if category is Category.FAILED:
             group = self.group(key, cells.get(_MESSAGE, ""))
             group.times += 1
             group.first_at = group.first_at or event.ts
             group.last_at = event.ts
         if moment:
-            part.moments.append(Moment(moment, outcome))
+            past.moments.append(Moment(moment, category))
 
-    def group(self, key: str, message: str) -> Alike:
+    def group(self, key: str, message: str) -> Group:
         """Put a PO into the group of a message."""
         example = self._shown(message[1:] if message.startswith(_FORMULAS) else message)  # as it was before the fold
         pattern = pattern_of(example, key)
-        self.stories.setdefault(key, Story()).patterns[pattern] = None
-        group = self.alike.setdefault(pattern, Alike())
+        self.pos.setdefault(key, PoHistory()).patterns[pattern] = None
+        group = self.groups.setdefault(pattern, Group())
         group.example = example
         group.pos.add(key)
         return group
 
     def finish(self, *, at_work: bool) -> None:
         """Count what is in flight as interrupted, unless somebody is at work on it."""
-        for story in self.stories.values():
+        for po in self.pos.values():
             if not at_work:
-                self._break_off(story)
+                self._break_off(po)
 
 
 @cache
@@ -151,9 +152,9 @@ def _moment(ts: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def outcome_of(status: str, message: str, done: Collection[str]) -> Outcome:
+def category_of_result(status: str, message: str, done: Collection[str]) -> Category:
     """Return what a result amounts to, by the STATUS words that count as done."""
     word = status.strip(BLANKS).upper()
     if word in done:
-        return Outcome.DONE
-    return Outcome.FAILED if word in FAILED or message else Outcome.OTHER
+        return Category.DONE
+    return Category.FAILED if word in FAILED or message else Category.OPEN

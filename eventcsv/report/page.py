@@ -25,7 +25,7 @@ from eventcsv.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from eventcsv.report.collect import PoReport, Report
+    from eventcsv.report.model import PoReport, Report
     from eventcsv.storage.files import Storage
 
 _MARK: Final = b'<meta name="generator" content="eventcsv '

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.event import utc_text
+from eventcsv.report.model import Category
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,20 +17,12 @@ _DAY_S: Final = 86_400
 _WIDTHS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, _DAY_S)
 
 
-class Outcome(StrEnum):
-    """What a result amounts to: done, failed, or neither, as NO_ATTACHMENTS unless it counts as done."""
-
-    DONE = "done"
-    OTHER = "other"
-    FAILED = "failed"
-
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """When a result came, and what it was."""
 
     at: datetime
-    outcome: Outcome
+    category: Category
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +53,11 @@ def timeline_of(moments: Sequence[Moment]) -> Timeline | None:
     width_s = _width_s(first, last)
     start = int(first // width_s) * width_s
     bars = int((last - start) // width_s) + 1
-    counts = {outcome: [0] * bars for outcome in Outcome}
+    counts = {category: [0] * bars for category in (Category.DONE, Category.OPEN, Category.FAILED)}
     for time, moment in zip(times, moments, strict=True):
-        counts[moment.outcome][int((time - start) // width_s)] += 1
+        counts[moment.category][int((time - start) // width_s)] += 1
     began = utc_text(datetime.fromtimestamp(start, UTC), timespec="seconds")
-    return Timeline(began, width_s, *(tuple(counts[outcome]) for outcome in Outcome))
+    return Timeline(began, width_s, *map(tuple, counts.values()))
 
 
 def _width_s(first: float, last: float) -> int:

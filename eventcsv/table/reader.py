@@ -45,17 +45,14 @@ def parse(
         key: The name of the column that identifies a row, case and surrounding blanks aside.
         delimiter: Between cells, one ASCII character; by default what a line `sep=;` says, else the one of
             ; , TAB | that shows the key column.
-        encoding: What the file is encoded in, as Python names it; by default UTF-8, with or without a byte order mark.
-            A file in another encoding becomes a table whose dialect is UTF-8 with a byte order mark, which spreadsheets
-            recognize.
+        encoding: As Python names it; by default UTF-8. Another becomes UTF-8 with a byte order mark, for spreadsheets.
         quotes_marks: How texts are going to be written, see `Dialect`; it makes no difference to reading.
         status_column: What the column is called that says what came of a row; it need not be there.
 
     Raises:
         InvalidCsv: It cannot be read without guessing; the error names the line and the reason.
     """
-    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
-        raise InvalidCsv(f"{source}: a delimiter is one ASCII character, no quote and no line end; not {delimiter!r}")
+    _check_delimiter(delimiter, source)
     text, utf8, has_bom = _decoded(data, source, encoding)
     head = find_header(text, source=source, key=key, delimiter=delimiter)
     dialect = Dialect(
@@ -67,13 +64,19 @@ def parse(
         quotes_marks=quotes_marks,
         sep_line=head.sep_line,
     )
-    key_index = [column_id(name) for name in head.names].index(column_id(key))
     rows = _fast(bytes(utf8[len(text[: head.start].encode()) :]), dialect, len(head.raw))
     if rows is None:
         rows = _careful(text, head.start, dialect, len(head.raw), source)
-        if len(head.raw) == 1 and delimiter is None and not head.sep_line:
+        if delimiter is None and not head.sep_line:
             _check_lone_column(rows, source)
-    return Table(dialect, head.raw, head.names, key_index, rows, status_column)
+    return Table(
+        dialect, head.raw, head.names, [*map(column_id, head.names)].index(column_id(key)), rows, status_column
+    )
+
+
+def _check_delimiter(delimiter: str | None, source: str) -> None:
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
+        raise InvalidCsv(f"{source}: a delimiter is one ASCII character, no quote and no line end; not {delimiter!r}")
 
 
 def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, memoryview, bool]:
@@ -224,7 +227,7 @@ def _careful(text: str, start: int, dialect: Dialect, width: int, source: str) -
 
 
 def _check_lone_column(rows: pl.DataFrame, source: str) -> None:
-    for cell in rows.to_series():
+    for cell in rows.to_series() if rows.width == 1 else ():
         if not cell.startswith('"') and (found := [mark for mark in DELIMITERS[1:] if mark in cell]):
             raise InvalidCsv(
                 f"{source}: {cell[:_SHOWN]!r} could be one cell or several, as the header has one column only. "

@@ -19,19 +19,19 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
-from eventcsv.errors import EventCsvError, InvalidCsv, InvalidEvent
-from eventcsv.event import Event, Kind, encode, utc_text
+from eventcsv.errors import EventCsvError, InvalidCsv
 from eventcsv.storage.network import network_file_system_of
 from eventcsv.view.compact_result import result_of
 from eventcsv.view.job_files import EditedMeanwhile
 from eventcsv.view.projection import project
 from eventcsv.view.publisher import Publisher
 from eventcsv.view.retention import EDITED, SESSION
+from eventcsv.view.saves import record, told
 from eventcsv.view.starting_point import StartingPoints
 
 if TYPE_CHECKING:
@@ -59,6 +59,12 @@ class Compactor:
     Attributes:
         files: What it was given.
         log: The event log.
+
+    Raises:
+        InvalidCsv: By whatever changes the CSV, when it cannot be read or replaced, or is gone and has no backup; it
+            was left as it is.
+        LockTimeout: By the same, when another process compacts.
+        OSError: The disk said no; the CSV is whole, the old one or already the new one.
     """
 
     def __init__(self, files: JobFiles) -> None:
@@ -80,10 +86,6 @@ class Compactor:
             accept_edit: Take a save over even if it does away with many results.
             on_progress: Called with the bytes of the log folded so far and those to fold.
 
-        Raises:
-            InvalidCsv: The CSV cannot be read or replaced, or is gone and has no backup; it was left as it is.
-            LockTimeout: Another process compacts.
-            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self.check()
         result = self._exclusively(lambda end: self._starts.of_compaction(end, accept_edit=accept_edit), on_progress)
@@ -113,9 +115,6 @@ class Compactor:
 
         Raises:
             BackupError: What was read back is not what was written.
-            InvalidCsv: The CSV cannot be read or replaced, or is gone and has no backup; it was left as it is.
-            LockTimeout: Another process compacts.
-            OSError: The disk said no.
         """
 
         def as_base(end: LogEnd) -> StartingPoint:
@@ -169,11 +168,7 @@ class Compactor:
         return result
 
     def check(self) -> None:
-        """Refuse a CSV that cannot be worked on before anything is made beside it.
-
-        Raises:
-            InvalidCsv: It cannot be read or replaced, or is gone and has no backup.
-        """
+        """Refuse a CSV that cannot be worked on before anything is made beside it."""
         self.files.check_writable()
         self.files.check_before_first()
         if not self._is_medium_known:
@@ -229,18 +224,14 @@ class Compactor:
         Raises:
             BackupError: There is no such backup, or it is damaged, or its place in the log is not known.
             InvalidCsv: The backup cannot be read as a CSV: it keeps what somebody had broken.
-            LockTimeout: Another process compacts.
-            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         with self._mutex:
             self._backups.read(self._backups.find(backup))  # one that is damaged is refused before anything is made
             kept = None
             with suppress(InvalidCsv):  # then it cannot be brought up to date, but is kept as it is all the same
                 kept = self.back_up(f"before a restore of {os.path.basename(backup)}").base
-            if replay:
-                result = self._exclusively(lambda end: self._starts.of_replay_from(backup, end))
-            else:
-                result = self._exclusively(lambda end: self._starts.of_restoration(backup, end))
+            starting_point = self._starts.of_replay_from if replay else self._starts.of_restoration
+            result = self._exclusively(partial(starting_point, backup))
             return replace(result, kept=kept or result.kept)
 
     def replay(self, backup: str | None = None, *, on_progress: ProgressCallback | None = None) -> CompactResult:
@@ -253,14 +244,12 @@ class Compactor:
         Raises:
             BackupError: There is no such backup, or it is damaged, or it is no base.
             InvalidCsv: There is no base, and the CSV cannot serve as one.
-            LockTimeout: Another process compacts.
-            OSError: The disk said no; the CSV is whole, the old one or already the new one.
         """
         self.check()
         if backup is None:
             return self._exclusively(self._starts.of_replay, on_progress)
         self._backups.find(backup)  # an unknown one is refused before anything is made
-        return self._exclusively(lambda end: self._starts.of_replay_from(backup, end), on_progress)
+        return self._exclusively(partial(self._starts.of_replay_from, backup), on_progress)
 
     def _exclusively(
         self, starting_point: Callable[[LogEnd], StartingPoint], on_progress: ProgressCallback | None = None
@@ -279,12 +268,12 @@ class Compactor:
                 try:
                     start = starting_point(end)
                     if start.lines:
-                        self._record(start)
+                        record(start, self.log)
                         end = self.log.end()
                     result = self._publish(self._project(start, end, on_progress))
                 except EditedMeanwhile:
                     if start and start.edit:
-                        overtaken.append(self._told(start.edit, self.files.base_of_save(start.saved)))
+                        overtaken.append(told(start.edit, self.files.base_of_save(start.saved), self.files.csv_path))
                     masking.get_logger().info("view.edited_meanwhile", csv=self.files.csv_path)
                 except (OSError, EventCsvError):
                     with suppress(OSError, EventCsvError):
@@ -297,15 +286,6 @@ class Compactor:
             "Save it less often, or wait"
         )
 
-    def _record(self, start: StartingPoint) -> None:
-        """Append what people changed to the log: a line for each row, which a crash leaves whole or out."""
-        ts = utc_text(datetime.now(UTC))
-        events = [
-            Event(f"{start.save}{number}", ts, Kind.EDIT.value, key, cells)
-            for number, (key, cells) in enumerate((start.lines or {}).items(), 1)
-        ]
-        self.log.append_all([event for event in events if _fits(event)])
-
     def _project(self, start: StartingPoint, end: LogEnd, on_progress: ProgressCallback | None = None) -> Projection:
         return project(start, end, self.log, guard_formulas=self.files.guard_formulas, on_progress=on_progress)
 
@@ -316,30 +296,5 @@ class Compactor:
             if item != projection.end.torn:  # that one may be a line that is being written now
                 masking.get_logger().info("log.torn", place=str(item), log=self.log.place)
         published = self._publisher.publish(projection)
-        edit = projection.start.edit and self._told(projection.start.edit, published.base)
+        edit = projection.start.edit and told(projection.start.edit, published.base, self.files.csv_path)
         return result_of(self.files.csv_path, projection, published, edit)
-
-    def _told(self, edit: Edit, base: Backup | None) -> Edit:
-        """Log what a save did, and return it with the name of what keeps it as it was saved."""
-        told = replace(edit, copy=base.edit.copy if base and base.edit else edit.copy)
-        masking.get_logger().info(
-            "view.edited",
-            csv=self.files.csv_path,
-            cells=told.cells,
-            met=len(told.met),
-            added=len(told.added),
-            removed=len(told.removed),
-            stale=told.stale,
-            copy=told.copy,
-        )
-        return told
-
-
-def _fits(event: Event) -> bool:
-    """Tell whether an edit can be a line of the log; what cannot is in the base that follows."""
-    try:
-        encode(event)
-    except InvalidEvent as error:
-        masking.get_logger().warning("edit.not_in_log", key=event.key, reason=str(error))
-        return False
-    return True

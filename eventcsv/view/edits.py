@@ -11,16 +11,18 @@ import polars as pl
 from eventcsv.event import BLANKS, COLUMNS, Kind, column_id
 from eventcsv.table.fold import SETTING, guarded, guarded_text, spellings, unguarded_id
 from eventcsv.table.frames import SET
-from eventcsv.table.merge import BASE, Difference, Met, Past
 from eventcsv.table.read_ahead import Ahead
 from eventcsv.table.respelling import is_lossy, lossy_forms
+from eventcsv.table.versions import BASE, Past
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from eventcsv.log.interface import Log
     from eventcsv.log.scan import Position
+    from eventcsv.table.difference import Difference
     from eventcsv.table.frames import Parsed
+    from eventcsv.table.merge import Met
     from eventcsv.table.table import Table
 
 MOST_VANISHED: Final = 10

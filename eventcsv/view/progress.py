@@ -158,19 +158,16 @@ def measure(
     """
     work = work_of(projection.table, done)
     finished = int(work.get_column("done").sum())
-    counts = work.get_column("status").value_counts().sort(["count", "status"], descending=[True, False])
     pending = work.height - finished
     rate_per_min = _rate_per_min(log, projection, now)
-    keys = projection.table.keys()
-    keys = keys.filter(keys != "")
-    taken_up = [item.key for item in projection.in_flight]
-    open_keys = set(work.filter(pl.col("key").is_in(taken_up) & ~pl.col("done")).get_column("key"))
+    keys = (every := projection.table.keys()).filter(every != "")
+    open_keys = set(work.filter(~pl.col("done")).get_column("key")) if projection.in_flight else set()
     return Progress(
         csv_path=csv_path,
         total=work.height,
         done=finished,
         pending=pending,
-        by_status={str(status): int(count) for status, count in counts.iter_rows()},
+        by_status=_counted(work.get_column("status")),
         rate_per_min=rate_per_min,
         eta_s=60.0 * pending / rate_per_min if rate_per_min else None,
         failures=_failures(projection.table, work),
@@ -182,15 +179,15 @@ def measure(
         torn=projection.torn,
         unknown_keys=tuple(sorted(projection.rowless)),
         rows=keys.len(),
-        repeated=_repeated(keys) if work.height < keys.len() else {},
+        repeated=_counted(keys.filter(keys.is_duplicated())) if work.height < keys.len() else {},
         mangled=tuple(keys.filter(keys.str.contains(_MANGLED)).unique(maintain_order=True)),
     )
 
 
-def _repeated(keys: pl.Series) -> dict[str, int]:
-    counts = keys.alias("key").value_counts().filter(pl.col("count") > 1)
-    ordered = counts.sort("count", "key", descending=[True, False])
-    return {str(key): int(count) for key, count in ordered.iter_rows()}
+def _counted(texts: pl.Series) -> dict[str, int]:
+    """Return how often there is which text, the most frequent first."""
+    counts = texts.alias("text").value_counts().sort("count", "text", descending=[True, False])
+    return {str(text): int(count) for text, count in counts.iter_rows()}
 
 
 def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from eventcsv.errors import BackupError, EditRefused, InvalidCsv
-from eventcsv.event import utc_text
+from eventcsv import masking
+from eventcsv.errors import BackupError, EditRefused, InvalidCsv, InvalidEvent
+from eventcsv.event import Event, Kind, encode, utc_text
 from eventcsv.log.scan import Position
-from eventcsv.table.merge import difference, merge
+from eventcsv.table.difference import difference
+from eventcsv.table.merge import merge
 from eventcsv.view.edits import Edit, kept_rows, read_past, refusal
 from eventcsv.view.projection import StartingPoint
 from eventcsv.view.retention import EDITED
@@ -19,14 +22,22 @@ from eventcsv.view.retention import EDITED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eventcsv.log.interface import Log
     from eventcsv.log.reader import LogEnd
+    from eventcsv.table.difference import Difference
     from eventcsv.table.frames import Parsed
-    from eventcsv.table.merge import Difference, Merged
+    from eventcsv.table.merge import Merged
     from eventcsv.table.table import Table
+    from eventcsv.view.backup import Backup
     from eventcsv.view.job_files import JobFiles
     from eventcsv.view.projection import Projection
 
 NONE_LEFT: Final = "no backup was left to replay from"
+_REFUSED: Final = (
+    "{csv}: was saved and is not taken: {why}. "
+    "Save it again with that mended (the key column as text); or take it: eventcsv compact CSV "
+    "--accept-edit; or have the CSV back as it was: eventcsv replay CSV"
+)
 
 
 def start_from_save(
@@ -76,9 +87,7 @@ def _merged(
     seen: Sequence[Parsed],
     accept_edit: bool,
 ) -> StartingPoint:
-    digest, end = sha256(current).hexdigest(), known.end.position
-    newest = files.newest_base()
-    beginning = newest.beginning if newest else None
+    digest, end, newest = sha256(current).hexdigest(), known.end.position, files.newest_base()
     save = _save_id(files, digest, newest.number if newest else 0)
     found = difference(saved, known.table)
     facts = read_past(
@@ -88,17 +97,13 @@ def _merged(
         end,
         save=save,
         seen=(known.start.position, seen),
-        is_whole=bases[0][0] <= (beginning or Position(1, 0)),
+        is_whole=bases[0][0] <= (files.beginning() or Position(1, 0)),
         guard_formulas=files.guard_formulas,
     )
     kept = kept_rows(found, facts.past)
     removed = found.gone.join(kept, on="row", how="anti", maintain_order="left").get_column("key").to_list()
     if not accept_edit and (why := refusal(found, facts, removed)):
-        raise EditRefused(
-            f"{files.csv_path}: was saved and is not taken: {why}. "
-            "Save it again with that mended (the key column as text); or take it: eventcsv compact CSV "
-            "--accept-edit; or have the CSV back as it was: eventcsv replay CSV"
-        )
+        raise EditRefused(_REFUSED.format(csv=files.csv_path, why=why))
     merged = merge(found, facts.past, kept=kept, done=facts.done)
     return StartingPoint(
         data=current,
@@ -110,7 +115,7 @@ def _merged(
         current=current,
         delimiter=known.start.delimiter,
         new_base=EDITED,
-        beginning=beginning,
+        beginning=files.beginning(),
         edit=_edit(files, found, merged, removed, tuple(kept.get_column("key"))),
         lines=merged.edits,
         save=save,
@@ -176,3 +181,42 @@ def _without_base(files: JobFiles, current: bytes, saved: Table, delimiter: str 
         new_base=NONE_LEFT,
         beginning=beginning,
     )
+
+
+# --- what is left of it in the log, and told ---------------------------------------------------------------------
+
+
+def record(start: StartingPoint, log: Log) -> None:
+    """Append what people changed to the log: a line for each row, which a crash leaves whole or out."""
+    ts = utc_text(datetime.now(UTC))
+    events = [
+        Event(f"{start.save}{number}", ts, Kind.EDIT.value, key, cells)
+        for number, (key, cells) in enumerate((start.lines or {}).items(), 1)
+    ]
+    log.append_all([event for event in events if _fits(event)])
+
+
+def _fits(event: Event) -> bool:
+    """Tell whether an edit can be a line of the log; what cannot is in the base that follows."""
+    try:
+        encode(event)
+    except InvalidEvent as error:
+        masking.get_logger().warning("edit.not_in_log", key=event.key, reason=str(error))
+        return False
+    return True
+
+
+def told(edit: Edit, base: Backup | None, csv_path: str) -> Edit:
+    """Log what a save did, and return it with the name of what keeps it as it was saved."""
+    edit = replace(edit, copy=base.edit.copy if base and base.edit else edit.copy)
+    masking.get_logger().info(
+        "view.edited",
+        csv=csv_path,
+        cells=edit.cells,
+        met=len(edit.met),
+        added=len(edit.added),
+        removed=len(edit.removed),
+        stale=edit.stale,
+        copy=edit.copy,
+    )
+    return edit

@@ -20,11 +20,12 @@ from hostile import hostile_job
 from eventcsv import Event, EventCsv, UnsafePath
 from eventcsv.cli.messages import report_lines
 from eventcsv.event import Kind, utc_text
-from eventcsv.report.collect import Category, Ending, shares_of, shown_text
+from eventcsv.report.collect import shares_of, shown_text
 from eventcsv.report.grouping import pattern_of
 from eventcsv.report.history import KEPT_EVENTS
+from eventcsv.report.model import Category, Ending
 from eventcsv.report.page import render
-from eventcsv.report.timeline import MOST_BARS, Moment, Outcome, timeline_of
+from eventcsv.report.timeline import MOST_BARS, Moment, timeline_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,7 +165,7 @@ def test_a_long_message_is_grouped_quickly_enough_to_notice() -> None:
 def test_results_over_time_fall_into_bars_of_a_round_width() -> None:
     """Up to sixty bars, whatever the time; nothing is lost, and the three kinds stay apart."""
     assert None is timeline_of([])
-    kinds = list(Outcome)
+    kinds = [Category.DONE, Category.OPEN, Category.FAILED]
     for span_s in (0, 1, 59, 60, 3_600, 30_000, 86_400 * 3, 86_400 * 400):
         moments = [Moment(BEGAN + timedelta(seconds=span_s * part / 9), kinds[part % 3]) for part in range(10)]
         found = timeline_of(moments)
@@ -172,7 +173,7 @@ def test_results_over_time_fall_into_bars_of_a_round_width() -> None:
         assert MOST_BARS >= len(found.done) == len(found.other) == len(found.failed)
         assert (4, 3, 3) == (sum(found.done), sum(found.other), sum(found.failed))
         assert datetime.fromisoformat(found.start) <= BEGAN
-    minute = timeline_of([Moment(BEGAN, Outcome.DONE), Moment(BEGAN + timedelta(seconds=59), Outcome.FAILED)])
+    minute = timeline_of([Moment(BEGAN, Category.DONE), Moment(BEGAN + timedelta(seconds=59), Category.FAILED)])
     assert minute is not None
     assert (1, 60, 1, 1) == (minute.width_s, len(minute.done), minute.done[0], minute.failed[59])
 

@@ -22,7 +22,7 @@ from servers import unused_name
 
 from eventcsv import EventCsv, InvalidCsv
 from eventcsv.errors import EditRefused
-from eventcsv.table import merge
+from eventcsv.table import merge, versions
 from eventcsv.table.respelling import alike, is_lossy
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def test_texts_that_other_versions_had_undo_nothing(history: list[tuple[object, 
 @pytest.mark.parametrize("control", ["the latest of equals", "without LAST_PROCESSED", "one basis for the whole file"])
 def test_without_its_rules_the_merge_is_wrong(monkeypatch: pytest.MonkeyPatch, control: str) -> None:
     """The properties can fail: with the tie going the other way, without LAST_PROCESSED, by one basis for all rows."""
-    best = merge.best
+    best = versions.best
 
     def broken(judged: pl.DataFrame) -> pl.DataFrame:
         if control == "the latest of equals":
@@ -200,7 +200,7 @@ def test_without_its_rules_the_merge_is_wrong(monkeypatch: pytest.MonkeyPatch, c
         "one basis for the whole file": whole,
     }
     lived_through(stories[control])
-    monkeypatch.setattr(merge, "best", broken)
+    monkeypatch.setattr(versions, "best", broken)
     with pytest.raises(AssertionError):
         lived_through(stories[control])
 

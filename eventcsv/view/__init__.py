@@ -2,6 +2,7 @@
 
 A *base* is a backup from which the log is replayed, the *checkpoint* tells how much of the log is in the CSV, a
 result is *late* when its row was added after it, *stale* is a row that was saved without its results.
-`starting_point` finds where a fold starts, `projection` folds onto it, `publisher` puts the outcome in the CSV's
-place, and `compactor` does the three under a lock.
+`job_files` is what there is on disk and what is known of it, `starting_point` finds where a fold starts, with `saves`
+where somebody saved the CSV, `projection` folds onto it, `publisher` puts the outcome in the CSV's place, and
+`compactor` does the three under a lock. `retention` says which backups are kept.
 """

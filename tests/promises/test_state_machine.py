@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from inside import compactor_of
 from servers import unused_name
 
 from eventcsv import EventCsv
@@ -283,7 +284,7 @@ class OneJob(RuleBasedStateMachine):
             else:
                 self.bases.setdefault(backup.name, before)
         self.base = self.bases[self.listed[0].name]
-        saved = self.job._compactor.files.checkpoint.read()
+        saved = compactor_of(self.job).files.checkpoint.read()
         assert saved is not None
         self.position = saved.latest.position
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 from conftest import KEYS, cannot, read_csv, tree
+from faults import with_storage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -459,7 +460,7 @@ def test_attributes_that_the_system_does_not_take_are_told(job: EventCsv, csv_pa
         def attributes(self, path: str) -> dict[str, bytes]:
             return {"unknown.note": b"hi", **super().attributes(path)}
 
-    job._compactor._publisher._storage = Forgetful()
+    with_storage(job, Forgetful())
     job.emit_result("PO1", "COMPLETED")
     assert ("could not be kept: unknown.note",) == job.compact().notes
     assert "COMPLETED" == read_csv(csv_path)[0]["STATUS"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from conftest import read_csv
 from faults import Killed, Recording, with_storage
+from inside import compactor_of
 
 from eventcsv import EventCsv
 from eventcsv.view.retention import EDITED, FIRST, KEPT, SESSION
@@ -122,14 +123,14 @@ def long_job(folder: Path) -> EventCsv:
     job = begun(folder)
     job.emit_result("PO1", "PARTIAL", last_processed="1")
     job.compact()
-    job._compactor.begin_session("first")
+    compactor_of(job).begin_session("first")
     job.new_segment()
     job.emit_result("PO2", "ERROR", error_message="why", last_processed="2", columns={"extra": "x"})
     job.back_up()
     edit(job, "PO3;", "PO3;EDITED")
     job.emit_result("PO9", "PARTIAL", last_processed="3")
     job.compact()
-    job._compactor.begin_session("second")
+    compactor_of(job).begin_session("second")
     job.new_segment()
     job.emit_started("PO2")
     job.emit_result("PO1", "COMPLETED", last_processed="4")
@@ -152,7 +153,7 @@ def old_job(folder: Path) -> EventCsv:
         job.emit_result(f"PO{number % 3 + 1}", "PARTIAL", last_processed=f"{number}", columns={"n": number})
         job.new_segment()
         job.emit_result("PO3", "PARTIAL", last_processed=f"{number}.5")
-        job._compactor.begin_session(f"s{number}")
+        compactor_of(job).begin_session(f"s{number}")
     job.emit_result("PO1", "COMPLETED", last_processed="9")
     job.compact()
     job.emit_result("PO2", "COMPLETED", last_processed="10")
@@ -186,7 +187,7 @@ def whole_session(job: EventCsv) -> None:
 
 def keeps_enough_backups(job: EventCsv) -> bool:
     """Tell whether there are the newest KEPT of sessions that could be verified, and the one that was asked for."""
-    kept = [backup.reason for backup in job.backups() if job._compactor._backups.read(backup)]
+    kept = [backup.reason for backup in job.backups() if compactor_of(job).files.backups.read(backup)]
     return [*[SESSION] * KEPT, "asked for"] == [reason for reason in kept if reason != FIRST]
 
 

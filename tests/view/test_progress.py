@@ -15,6 +15,7 @@ import pytest
 from conftest import KEYS, segment_of, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inside import compactor_of
 
 from eventcsv import Event, EventCsv, InvalidCsv, Status
 from eventcsv.event import DONE, InFlight, Kind, decode, encode, sealed, utc_text
@@ -256,7 +257,7 @@ def log_by_hand(
 
 def measured(job: EventCsv, now: datetime = NOW) -> Progress:
     """Return the progress at a given time."""
-    return measure(job._compactor.project(), job.log, None, csv_path=job.csv_path, done=DONE, now=now)
+    return measure(compactor_of(job).project(), job.log, None, csv_path=job.csv_path, done=DONE, now=now)
 
 
 def ago(seconds: float) -> datetime:
@@ -414,7 +415,7 @@ def test_in_flight_is_the_same_however_it_was_computed(steps: list[tuple[str, in
                 }
                 actions[step]()
             expected = whole(job)
-            assert expected == job._compactor.project().in_flight
+            assert expected == compactor_of(job).project().in_flight
             if number % 5 == 4:
                 assert expected == job.compact().in_flight
         assert whole(job) == job.compact().in_flight
@@ -487,7 +488,7 @@ def test_looks_during_compactions_elsewhere_never_fail_and_never_claim_an_edit(t
         assert (400, (), 0) == (found.total, found.damage, found.unknown)
         assert done <= found.done
         done = found.done
-        folded = job._compactor.project()
+        folded = compactor_of(job).project()
         assert (EDITED != folded.start.new_base, None) == (True, folded.start.edit)
         looks += 1
     stop.set()

@@ -17,6 +17,7 @@ import operations
 import pytest
 from conftest import read_csv, segment_of, tree
 from faults import Dying, Killed, Refusing, with_storage
+from inside import compactor_of
 from operations import edit
 
 from eventcsv import BackupError, EventCsv, InvalidCsv
@@ -250,13 +251,13 @@ def test_nothing_is_restored_or_pruned_while_a_session_is_at_work(long_job: Even
 def test_a_backup_that_retention_is_about_to_remove_can_be_restored(long_job: EventCsv) -> None:
     """The oldest one of the limit goes back into place; that it is removed later changes nothing about the CSV."""
     for number in range(KEPT - 2):
-        long_job._compactor.begin_session(f"s{number}")
+        compactor_of(long_job).begin_session(f"s{number}")
     oldest = next(backup for backup in reversed(long_job.backups()) if backup.reason == SESSION)
     wanted = Path(oldest.path).read_bytes()
     long_job.restore(oldest.name, replay=False)
     assert wanted == view(long_job)
     for number in range(KEPT):
-        long_job._compactor.begin_session(f"t{number}")
+        compactor_of(long_job).begin_session(f"t{number}")
     assert not Path(oldest.path).exists()
     assert wanted == view(long_job)
     assert not long_job.replay().changed
@@ -451,7 +452,7 @@ def test_a_writer_that_sleeps_across_a_prune_goes_on(job: EventCsv) -> None:
     ours.send("PO1")
     assert ours.recv()
     for number in range(KEPT + 1):
-        job._compactor.begin_session(f"s{number}")
+        compactor_of(job).begin_session(f"s{number}")
         job.new_segment()
         job.emit_result("PO2", "PARTIAL", last_processed=f"{number}")
     job.compact()

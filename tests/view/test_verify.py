@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import segment_of, tree
 from faults import Recording, with_storage
+from inside import compactor_of
 
 from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
 from eventcsv.event import sealed, unsealed
@@ -437,7 +438,7 @@ def test_a_backup_that_is_made_meanwhile_is_no_false_finding(job: EventCsv) -> N
 def test_a_backup_that_retention_removes_meanwhile_is_no_false_finding(job: EventCsv) -> None:
     """A session that begins elsewhere may remove an old backup at any moment; that is no damage."""
     for number in range(5):
-        job._compactor.begin_session(f"s{number}")
+        compactor_of(job).begin_session(f"s{number}")
 
     class Removing(Busy):
         def read(self, path: str) -> bytes | None:
@@ -446,7 +447,7 @@ def test_a_backup_that_retention_removes_meanwhile_is_no_false_finding(job: Even
                 meanwhile()
             return super().read(path)
 
-    storage = Removing("", lambda: [job._compactor.begin_session(f"t{number}") for number in range(5)])
+    storage = Removing("", lambda: [compactor_of(job).begin_session(f"t{number}") for number in range(5)])
     assert () == with_storage(EventCsv(job.csv_path), storage).verify().findings
 
 
@@ -458,7 +459,7 @@ def test_segments_that_are_pruned_meanwhile_are_no_false_finding(job: EventCsv) 
         for number in range(6):
             job.emit_result("PO1", "PARTIAL", last_processed=f"{name}{number}")
             job.new_segment()
-            job._compactor.begin_session(f"{name}{number}")
+            compactor_of(job).begin_session(f"{name}{number}")
 
     class At(Recording):
         """Lets it happen at one of the reads of a file."""

@@ -22,6 +22,7 @@ from zlib import crc32
 
 from conftest import file_log
 from faults import Killed, with_storage
+from inside import compactor_of
 from simulated import Machine, Odds, Process, Violation, running_on
 
 from eventcsv import EventCsv, EventCsvError, InvalidCsv, LockTimeout, SessionActive
@@ -296,7 +297,7 @@ class Simulation:
 
         def begin() -> None:
             with job._session_lock.held(process.name.replace(".", "-")):
-                self._folded(job._compactor.begin_session(process.name.replace(".", "-")))
+                self._folded(compactor_of(job).begin_session(process.name.replace(".", "-")))
                 job.new_segment()
                 self._machine.sleep(self._rng.random() * 0.1)
                 self._folded(job.compact())
@@ -329,8 +330,8 @@ class Simulation:
     @staticmethod
     def _remove(job: EventCsv, backups: list[Backup]) -> None:
         """Remove backups, as retention does some day."""
-        with job._compactor.locked(dry_run=False):
-            store = job._compactor.files.backups
+        with compactor_of(job).locked(dry_run=False):
+            store = compactor_of(job).files.backups
             for backup in store.all():
                 if backup in backups:
                     store.remove(backup)
@@ -554,7 +555,7 @@ class Simulation:
         job._settle_s = 0.0
         try:
             with job._session_lock.held(name):
-                result = job._compactor.begin_session(name)
+                result = compactor_of(job).begin_session(name)
                 job.new_segment()
             self._folded(result)
             self._folded(job.compact())  # a line of which only the newline was missing has got it with the seal

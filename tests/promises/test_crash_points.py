@@ -116,7 +116,7 @@ def test_killed_at_any_step(operation: Operation, every: int, tmp_path: Path) ->
 
 def forgetting(save: Any) -> Callable[..., None]:
     """Make a checkpoint that names the coming CSV only, and not the one that is there until then."""
-    return lambda self, views, origin: save(self, views[-1:], origin)
+    return lambda self, views, start: save(self, views[-1:], start)
 
 
 def clear_in_the_wrong_order(store: Any) -> None:

@@ -123,15 +123,15 @@ def _without_healing(storage: SimulatedStorage, fd: int, size_bytes: int, offset
     return b"\n" if size_bytes == 1 else _pread(storage, fd, size_bytes, offset_bytes)
 
 
-def _checkpoint_deferred(publisher: Publisher, views: tuple[CsvVersion, ...], origin: StartingPoint) -> None:
+def _checkpoint_deferred(publisher: Publisher, views: tuple[CsvVersion, ...], start: StartingPoint) -> None:
     if len(views) > 1:
-        publisher.__dict__["deferred"] = (views, origin)
+        publisher.__dict__["deferred"] = (views, start)
     else:
-        _save(publisher, views, origin)
+        _save(publisher, views, start)
 
 
-def _replaced_before_the_checkpoint(publisher: Publisher, origin: StartingPoint) -> None:
-    _replace(publisher, origin)
+def _replaced_before_the_checkpoint(publisher: Publisher, start: StartingPoint) -> None:
+    _replace(publisher, start)
     if deferred := publisher.__dict__.pop("deferred", None):
         _save(publisher, *deferred)
 

@@ -185,7 +185,7 @@ def _is_export(path: str, key: str) -> bool:
         with suppress(pl.exceptions.PolarsError, OSError):
             return _MARK.items() <= pl.read_parquet_metadata(path).items()
     if head.startswith(b"PK"):
-        from eventcsv.formats.xlsx_writer import is_untouched  # noqa: PLC0415  # see above
+        from eventcsv.formats.xlsx_writer import is_untouched  # noqa: PLC0415  # only a workbook needs xlsxwriter
 
         return is_untouched(path)
     return not head

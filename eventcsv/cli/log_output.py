@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from eventcsv.storage.files import NEW_FILE_MODE
+from eventcsv.storage.system import NEW_FILE_MODE
 
 if TYPE_CHECKING:
     from pathlib import Path

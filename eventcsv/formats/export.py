@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, TYPE_CHECKING, Final, Literal, cast
 
 import orjson
 import polars as pl
 
-from eventcsv import masking
 from eventcsv.errors import UnsafePath
 from eventcsv.event import column_id
+from eventcsv.storage.output import check_output, write_output
 
 if TYPE_CHECKING:
     from eventcsv.log.scan import Damage
@@ -116,7 +116,7 @@ def export(
         _check_place(target, table.names[table.key], forbidden, storage, force=force)
     data, cut = _rendered(table, file_format)
     if isinstance(target, str):
-        put(data, target, storage, like=_rights(target, forbidden.csv_path, storage))
+        write_output(storage, target, data, like=_rights(target, forbidden.csv_path, storage))
     else:
         target.write(data)
     return ExportResult(
@@ -167,11 +167,8 @@ def _unique_names(table: Table) -> list[str]:
 
 def _check_place(path: str, key: str, forbidden: Forbidden, storage: Storage, *, force: bool) -> None:
     forbidden.check(path)
-    storage.check_folder(path)
-    if not storage.check_regular(path) or force:
-        return
-    if not _is_export(path, key):
-        raise UnsafePath(f"{path}: is there already, and is no earlier export or was changed since. {_NEWER}")
+    refusal = f", and is no earlier export or was changed since. {_NEWER}"
+    check_output(storage, path, force=force, is_earlier=partial(_is_export, key=key), refusal=refusal)
 
 
 def _is_export(path: str, key: str) -> bool:
@@ -198,19 +195,3 @@ def _is_row(line: bytes, key: str) -> bool:
     except orjson.JSONDecodeError:
         return False
     return isinstance(row, dict) and key in row and all(isinstance(text, str) for text in row.values())
-
-
-def put(data: bytes, path: str, storage: Storage, *, like: Rights | None) -> None:
-    """Put `data` at `path`, durably and in one step, with the rights to have; by default it is ours alone."""
-    directory, name = os.path.split(path)
-    # Random, so that two exports to the same path cannot take each other's half-written file for their own.
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.tmp")
-    try:
-        if lost := storage.write_new(temporary, data, like=like):
-            masking.get_logger().warning("file.rights_not_kept", path=path, lost=lost)
-        storage.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            storage.remove_ours(temporary, owner=like.uid if like else None)
-        raise
-    storage.sync_directory(directory)

@@ -12,8 +12,8 @@ from openpyxl.utils import range_boundaries
 
 from eventcsv.errors import InvalidCsv, InvalidWorkbook, UnsafePath
 from eventcsv.event import BLANKS, column_id
-from eventcsv.formats.export import put
 from eventcsv.formats.xlsx_reader import read_sheet
+from eventcsv.storage.output import check_output, write_output
 from eventcsv.table.reader import parse
 from eventcsv.table.table import DEFAULT_DELIMITER
 
@@ -87,7 +87,7 @@ def import_workbook(
     except InvalidCsv as error:
         raise InvalidWorkbook(str(error)) from None
     _check_place(csv_path, storage, has_job=has_job, force=force)  # reading may take a while
-    put(data, csv_path, storage, like=storage.rights(csv_path))
+    write_output(storage, csv_path, data, like=storage.rights(csv_path))
     keys = Counter(row[key_index].strip(BLANKS) for _, row in numbered)
     return ImportResult(
         csv_path=csv_path,
@@ -117,9 +117,9 @@ def _check_place(csv_path: str, storage: Storage, *, has_job: bool, force: bool)
             f"{csv_path}: is a job already, with an event log or backups. Add rows to the CSV itself, where edits are "
             "kept, or import to another name"
         )
-    storage.check_folder(csv_path)
-    if storage.check_regular(csv_path) and not force:
-        raise UnsafePath(f"{csv_path}: is there already. Name another CSV, or say --force (force=True) to replace it")
+    check_output(
+        storage, csv_path, force=force, refusal=". Name another CSV, or say --force (force=True) to replace it"
+    )
 
 
 def _header(sheet: Sheet, workbook: str, key: str) -> tuple[int, int]:

@@ -149,9 +149,6 @@ def _to_files(source: Log, target: FileLog, start: Position, end: Position) -> I
 
 
 def _append(target: FileLog, path: str, data: bytes) -> None:
-    fd = target.storage.open_ours(path, os.O_RDWR | os.O_APPEND)
-    try:
+    with target.storage.opened(path, os.O_RDWR | os.O_APPEND) as fd:
         target.storage.write_all(fd, data)
         target.storage.sync(fd)
-    finally:
-        target.storage.close(fd)

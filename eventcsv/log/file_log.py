@@ -49,6 +49,7 @@ from eventcsv.log.reader import LogReader
 from eventcsv.log.scan import Position, note
 from eventcsv.masking import escaped
 from eventcsv.storage.files import Storage
+from eventcsv.storage.locks import locked, wait_for_lock
 from eventcsv.storage.naming import log_of, rival_of
 from eventcsv.version import __version__
 
@@ -242,7 +243,7 @@ class FileLog(LogReader):
             if self._lock_fd < 0:
                 self._open_lock()
             self._holds_lock = True
-            self.storage.wait_for_lock(self._lock_fd, self._lock_path, self.lock_timeout_s)
+            wait_for_lock(self.storage, self._lock_fd, self._lock_path, self.lock_timeout_s)
             there = self.storage.stat(self._lock_path)
             if there is not None and (there.st_ino, there.st_dev) == self._lock_file:
                 self._lock_size_bytes = there.st_size
@@ -480,7 +481,7 @@ class FileLog(LogReader):
             LockTimeout: Somebody else held it for `lock_timeout_s` seconds.
         """
         self._make_directory()
-        with self.storage.locked(self._lock_path, self.lock_timeout_s):
+        with locked(self.storage, self._lock_path, self.lock_timeout_s):
             yield
 
     def _seal(self, number: int) -> None:

@@ -10,16 +10,17 @@ import base64
 import html
 import os
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from eventcsv import masking
 from eventcsv.errors import UnsafePath
 from eventcsv.event import Kind
 from eventcsv.report.collect import category_of
+from eventcsv.storage import output
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
@@ -161,12 +162,8 @@ def check_output(storage: Storage, path: str, precious: tuple[str, ...], *, forc
             raise UnsafePath(
                 f"{path}: is the CSV itself, or in its log or backups. Nothing was written; name another file"
             )
-    storage.check_folder(path)
-    if storage.check_regular(path) and not force and not _is_report(storage, path):
-        raise UnsafePath(
-            f"{path}: is there already and is no report of eventcsv. It was left untouched; "
-            "name another file, or replace it with --force"
-        )
+    refusal = " and is no report of eventcsv. It was left untouched; name another file, or replace it with --force"
+    output.check_output(storage, path, force=force, is_earlier=partial(_is_report, storage), refusal=refusal)
 
 
 def _is_same(path: str, other: str) -> bool:
@@ -178,24 +175,10 @@ def _is_same(path: str, other: str) -> bool:
 
 
 def _is_report(storage: Storage, path: str) -> bool:
-    fd = storage.open_regular(path, os.O_RDONLY)
-    try:
+    with storage.closing(storage.open_regular(path, os.O_RDONLY)) as fd:
         return _MARK in storage.pread(fd, _MARKED_BYTES, 0)
-    finally:
-        storage.close(fd)
 
 
 def write(storage: Storage, path: str, page: bytes) -> None:
     """Put the page in place, whole or not at all."""
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.eventcsv.tmp")
-    like = storage.rights(path) if storage.check_regular(path) else None
-    owner = like.uid if like else None
-    try:
-        if lost := storage.write_new(temporary, page, like=like):
-            masking.get_logger().warning("file.rights_not_kept", path=path, lost=lost)
-        storage.replace(temporary, path)
-    except OSError:
-        storage.remove_ours(temporary, owner=owner)
-        raise
-    storage.sync_directory(directory)
+    output.write_output(storage, path, page, like=storage.rights(path) if storage.check_regular(path) else None)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
 from eventcsv.errors import EventCsvError, InvalidCsv
+from eventcsv.storage.locks import locked
 from eventcsv.storage.network import network_file_system_of
 from eventcsv.view.compact_result import result_of
 from eventcsv.view.job_files import EditedMeanwhile
@@ -144,7 +145,7 @@ class Compactor:
         if dry_run or not self.log.exists():
             yield
             return
-        with self._mutex, self._storage.locked(self._lock_path, self.log.lock_timeout_s):
+        with self._mutex, locked(self._storage, self._lock_path, self.log.lock_timeout_s):
             yield
 
     def backups(self) -> list[Backup]:
@@ -259,7 +260,7 @@ class Compactor:
         self.files.check_writable()
         self.log.make()
         self.log.check_key_column()
-        with self._mutex, self._storage.locked(self._lock_path, self.log.lock_timeout_s):
+        with self._mutex, locked(self._storage, self._lock_path, self.log.lock_timeout_s):
             for _ in range(_ATTEMPTS):
                 self._publisher.clear_interrupted()
                 self._backups.clear_interrupted()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import LockTimeout, SessionActive
 from eventcsv.event import FORMAT_VERSION, sealed, unsealed, utc_text
-from eventcsv.storage.files import lock_holder
+from eventcsv.storage.locks import lock_holder, locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +67,7 @@ class SessionLock:
             SessionActive: Another one is; the error says which, of whom, and since when.
         """
         self._storage.make_directory(os.path.dirname(self._path), like=self._rights)
-        lock = self._storage.locked(self._path, _TIMEOUT_S)
+        lock = locked(self._storage, self._path, _TIMEOUT_S)
         try:
             lock.__enter__()
         except LockTimeout:

@@ -15,6 +15,7 @@ import pytest
 from command_line import COMMAND, run
 from conftest import read_csv, segment_of, wait_until
 
+from eventcsv.storage.locks import locked
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def test_a_held_lock_has_an_exit_code_of_its_own(
     """While another process compacts for too long: exit 4, and the process is named."""
     job.emit_result("PO1", "COMPLETED")
     monkeypatch.setenv("EVENTCSV_LOCK_TIMEOUT_S", "0.05")
-    with job._storage.locked(str(Path(job.log_dir) / "compact.lock"), 1):
+    with locked(job._storage, str(Path(job.log_dir) / "compact.lock"), 1):
         done = run("compact", csv_path)
     assert (4, True) == (done.returncode, f"process {os.getpid()} " in done.stderr)
 

@@ -24,6 +24,7 @@ from faults import Recording, Refusing, with_storage
 from eventcsv import AppendError, EventCsv, EventCsvError, InvalidEvent, LockTimeout, UnsafePath
 from eventcsv.event import Event, Kind, decode, encode, is_whole
 from eventcsv.storage.files import Storage
+from eventcsv.storage.locks import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -316,7 +317,7 @@ def test_a_held_lock_is_waited_for_and_its_holder_named(csv_path: Path) -> None:
     holder = EventCsv(csv_path)
     waiting = EventCsv(csv_path, lock_timeout_s=0.05)
     with (
-        holder._storage.locked(os.path.join(holder.log_dir, "append.lock"), 1),
+        locked(holder._storage, os.path.join(holder.log_dir, "append.lock"), 1),
         pytest.raises(AppendError, match=rf"held after 0.05 s by process {os.getpid()} ") as caught,
     ):
         waiting.emit_result("PO2", "COMPLETED")
@@ -468,13 +469,13 @@ def test_a_child_forked_by_another_thread_keeps_no_lock(job: EventCsv) -> None:
     job.emit_result("PO1", "COMPLETED")
     for name in ("append.lock", "compact.lock"):
         path = os.path.join(job.log_dir, name)
-        with job._storage.locked(path, 1):
+        with locked(job._storage, path, 1):
             pid = os.fork()
             if pid == 0:
                 time.sleep(60)
                 os._exit(0)
         try:
-            with job._storage.locked(path, 1):
+            with locked(job._storage, path, 1):
                 pass
         finally:
             os.kill(pid, signal.SIGKILL)

@@ -22,10 +22,10 @@ WORKERS: Final = 8
 CONTENDER: Final = """
 import sys, time
 from eventcsv import EventCsv
-from eventcsv.storage import files as storage
+from eventcsv.storage import locks
 path, seconds, polling_s = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
 if polling_s:
-    storage._FIRST_WAIT_S = storage._LONGEST_WAIT_S = polling_s
+    locks._FIRST_WAIT_S = locks._LONGEST_WAIT_S = polling_s
 job = EventCsv(path, durability="process")
 job.emit_result("PO1", "PARTIAL")
 print("ready", flush=True)

@@ -17,6 +17,7 @@ from faults import Killed, Recording, with_storage
 
 from eventcsv import BackupError, EventCsv, InvalidCsv, LockTimeout
 from eventcsv.event import encode, sealed, unsealed
+from eventcsv.storage.locks import locked
 
 
 def statuses(path: Path) -> list[str]:
@@ -644,7 +645,7 @@ def test_two_compactors_take_turns(job: EventCsv, csv_path: Path) -> None:
     job.emit_result("PO1", "COMPLETED")
     job.compact()
     with (
-        job._storage.locked(str(Path(job.log_dir) / "compact.lock"), 1),
+        locked(job._storage, str(Path(job.log_dir) / "compact.lock"), 1),
         pytest.raises(LockTimeout, match=f"process {os.getpid()} "),
     ):
         EventCsv(csv_path, lock_timeout_s=0.05).compact()

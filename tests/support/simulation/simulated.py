@@ -24,7 +24,7 @@ from faults import Killed
 from simulated_disk import Directory, File, Node, os_error
 from simulated_storage import Opened, SimulatedStorage
 
-from eventcsv.storage.files import NEW_DIRECTORY_MODE
+from eventcsv.storage.system import NEW_DIRECTORY_MODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -348,9 +348,9 @@ def running_on(machine: Machine) -> Iterator[None]:
         stack.enter_context(patch("os.urandom", machine.rng.randbytes))
         for name in ("job", "log.file_log", "view.backup", "view.session_lock"):
             stack.enter_context(patch(f"eventcsv.{name}.datetime", Clock))
-        for name in ("eventcsv.storage.files", "eventcsv.view.job_files", "tenacity.nap"):
+        for name in ("eventcsv.storage.locks", "eventcsv.view.job_files", "tenacity.nap"):
             stack.enter_context(patch(f"{name}.time", time))
-        for name in ("eventcsv.storage.files", "tenacity.wait"):
+        for name in ("eventcsv.storage.locks", "tenacity.wait"):
             stack.enter_context(patch(f"{name}.random", machine.rng))
         # What is logged is not checked here, and would cost a tenth of the time.
         stack.enter_context(patch.object(logging.getLogger("eventcsv"), "disabled", True))

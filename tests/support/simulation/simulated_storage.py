@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from faults import Killed
 from simulated_disk import Directory, File, Node, os_error
 
-from eventcsv.storage.files import NEW_DIRECTORY_MODE, NEW_FILE_MODE, Storage
+from eventcsv.storage.files import Storage
+from eventcsv.storage.system import NEW_DIRECTORY_MODE, NEW_FILE_MODE
 
 if TYPE_CHECKING:
     from simulated import Process

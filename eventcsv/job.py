@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from eventcsv.errors import BackupError, EventCsvError
 from eventcsv.event import DEFAULT_KEY, DONE, Event, utc_text
-from eventcsv.log.file_log import CHECKPOINT_NAME, Durability
 from eventcsv.log.history import history
+from eventcsv.log.rotation import CHECKPOINT_NAME
 from eventcsv.storage.naming import check_name
 from eventcsv.view.checkpoint import CheckpointFile
 from eventcsv.view.session_lock import SessionLock
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from eventcsv.formats.export import ExportResult, Format
     from eventcsv.formats.import_workbook import ImportResult
+    from eventcsv.log.file_log import Durability
     from eventcsv.log.interface import ProgressCallback
     from eventcsv.log.scan import Damage, Position
     from eventcsv.report.model import Report

@@ -36,39 +36,34 @@ import itertools
 import os
 import threading
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
-from zlib import crc32
 
 from eventcsv import masking
-from eventcsv.errors import AppendError, EventCsvError, LockTimeout, UnsupportedFormat, reason_of
-from eventcsv.event import FORMAT_VERSION, Event, Kind, column_id, encode, sealed, unsealed, utc_text
-from eventcsv.log.reader import LogReader
-from eventcsv.log.scan import Position, note
-from eventcsv.masking import escaped
+from eventcsv.errors import EventCsvError, LockTimeout, reason_of
+from eventcsv.event import Event, Kind, encode, utc_text
+from eventcsv.log.retry import append_error, try_again
+from eventcsv.log.rotation import RotatedLog
+from eventcsv.log.scan import note
+from eventcsv.log.segment import Segment
 from eventcsv.storage.files import Storage
-from eventcsv.storage.locks import locked, wait_for_lock
-from eventcsv.storage.naming import log_of, rival_of
-from eventcsv.version import __version__
+from eventcsv.storage.locks import wait_for_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
-    from eventcsv.storage.rights import Rights
+    from eventcsv.log.scan import Position
 
 Durability = Literal["disk", "process"]
 
-CHECKPOINT_NAME: Final = "checkpoint.json"
 RETRIES: Final = 3
-FIRST_RETRY_S: Final = 0.05
-LONGEST_RETRY_S: Final = 1.0
 
 _TRANSIENT: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN})
 
 
-class FileLog(LogReader):
+class FileLog(RotatedLog):
     """The event log in a directory.
 
     Safe for threads, for forked children and for any number of processes at once. Pickling keeps the settings only.
@@ -97,12 +92,14 @@ class FileLog(LogReader):
             raise ValueError(f'durability: has to be "disk" or "process", not {durability!r}')
         if not 0 <= lock_timeout_s <= threading.TIMEOUT_MAX:
             raise ValueError(f"lock_timeout_s: has to be a number of seconds from 0 on, not {lock_timeout_s}")
-        super().__init__(directory, storage or Storage())
-        self.key_column = key_column
+        super().__init__(
+            directory,
+            key_column=key_column,
+            lock_timeout_s=lock_timeout_s,
+            storage=storage or Storage(),
+            csv_path=csv_path,
+        )
         self.durability = durability
-        self.lock_timeout_s = lock_timeout_s
-        self.csv_path = csv_path
-        self._lock_path = os.path.join(directory, "append.lock")
         self._begin()
         _all_logs.add(self)
 
@@ -174,32 +171,19 @@ class FileLog(LogReader):
                     raise
                 self._append_again(line, error)
             except (OSError, EventCsvError) as last:
-                raise AppendError(_append_failure(self.directory, event, last), event) from last
+                tries = f" ({1 + RETRIES} tries)" if _is_transient(last) else " (1 try)"
+                reason = reason_of(last)
+                if isinstance(last, OSError):  # which says no more of its file than where it is, as this does
+                    reason = reason.removeprefix(f"{self.directory}/")
+                raise append_error(self.directory, event, reason, tries) from last
 
     def _append_again(self, line: bytes, failure: Exception) -> None:
         """Retry what failed with `failure`; the same id may then stand in the log twice."""
-        import tenacity  # noqa: PLC0415  # 40 ms that a worker whose appends succeed does not pay
 
-        failures = [failure]
+        def report(attempt: int, error: str) -> None:
+            masking.get_logger().warning("append.retry", attempt=attempt, error=error, log=self.directory)
 
-        def attempt() -> None:
-            if failures:  # the first attempt is the one that has failed already
-                raise failures.pop()
-            self._append_once(line)
-
-        def report(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            masking.get_logger().warning(
-                "append.retry", attempt=state.attempt_number, error=str(error), log=self.directory
-            )
-
-        tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(1 + RETRIES),
-            wait=tenacity.wait_exponential(FIRST_RETRY_S, LONGEST_RETRY_S) + tenacity.wait_random(0, FIRST_RETRY_S),
-            retry=tenacity.retry_if_exception(_is_transient),
-            before_sleep=report,
-            reraise=True,
-        )(attempt)
+        try_again(lambda: self._append_once(line), failure, again=_is_transient, report=report, tries=1 + RETRIES)
 
     def _append_once(self, line: bytes) -> None:
         if self._pid != os.getpid():
@@ -255,13 +239,6 @@ class FileLog(LogReader):
             self.storage.unlock(self._lock_fd)
         self._holds_lock = False
 
-    def rights(self) -> Rights | None:
-        """Return the rights to give the directory of the log; None when it is for its owner only."""
-        return self.storage.rights_to_look(self.directory, self.csv_path) if self.csv_path else None
-
-    def _make_directory(self) -> None:
-        self.storage.make_directory(self.directory, like=self.rights)
-
     def _open_lock(self) -> None:
         self._make_directory()
         self._lock_fd = self.storage.open_ours(self._lock_path, os.O_RDWR | os.O_CREAT)
@@ -290,7 +267,7 @@ class FileLog(LogReader):
 
         Only who holds the lock and finds it there knows that nobody can have been told that it is recorded.
         """
-        torn_from = self.torn_from(self._segment_fd, size_bytes)
+        torn_from = Segment(self.storage, self.path(self._segment), self._segment_fd).torn_from(size_bytes)
         if torn_from is None:  # nothing but the newline was lacking
             return b"\n"
         name = f"{self._writer}-torn-{self._segment}-{torn_from}"
@@ -312,8 +289,10 @@ class FileLog(LogReader):
         if highest:
             self.storage.check_ours(self.path(highest))
         is_sound = highest and not (self._poisoned and highest == self._segment)
-        usable = is_sound and self._has_header(highest) and not self.has_crlf(highest)
-        self._open_segment(highest if usable else self._create_segment(highest + 1))
+        if not (is_sound and self._checked_header(highest) and not self.has_crlf(highest)):
+            highest += 1
+            self._lock_size_bytes = self.begin_segment(highest)
+        self._open_segment(highest)
 
     def _open_segment(self, number: int) -> None:
         if self._segment_fd >= 0:
@@ -327,187 +306,6 @@ class FileLog(LogReader):
         self._segments_made = self._lock_size_bytes
         self._end_bytes = -1
         self._poisoned = False
-
-    def _create_segment(self, number: int) -> int:
-        header = {
-            "v": FORMAT_VERSION,
-            "ts": utc_text(datetime.now(UTC)),
-            "kind": Kind.HEADER.value,
-            "log": self.identity() or self._identity_in_checkpoint() or _new_uuid(),
-            "segment": number,
-            "key_column": self.key_column,
-            "eventcsv": __version__,
-        }
-        if (torn_from := self._torn_end_of(number - 1)) is not None:
-            header["torn"] = torn_from
-        if self.csv_path:
-            header["csv"] = escaped(os.path.basename(self.csv_path))
-        self._announce_segment()
-        self.storage.write_atomically(self.path(number), sealed(header))
-        return number
-
-    def _torn_end_of(self, number: int) -> int | None:
-        try:
-            fd, _ = self._open(number)
-        except FileNotFoundError:
-            return None
-        try:
-            return self.torn_from(fd, self.storage.fstat(fd).st_size)
-        finally:
-            self.storage.close(fd)
-
-    def _announce_segment(self) -> None:
-        """Let all who append look for a new segment, before it is there: its maker may die at any moment."""
-        fd = self.storage.open_ours(self._lock_path, os.O_WRONLY | os.O_APPEND)
-        try:
-            self.storage.write_all(fd, b".")
-            self._lock_size_bytes = self.storage.fstat(fd).st_size
-        finally:
-            self.storage.close(fd)
-
-    def _has_header(self, number: int) -> bool:
-        """Tell whether a segment has a header; one that was damaged is left alone, and a new segment begun."""
-        return self._checked_header(number) is not None
-
-    def check_key_column(self) -> None:
-        """Refuse a log that was made for another key column.
-
-        Raises:
-            UnsupportedFormat: It was, or a newer eventcsv made it.
-        """
-        for number in self.segments():
-            if self._checked_header(number):
-                return
-
-    def check_csv(self) -> None:
-        """Refuse a log that is another CSV's, which is beside this one and whose log is called the same.
-
-        Raises:
-            UnsupportedFormat: It is.
-        """
-        if self._rival():
-            for number in self.segments():
-                if header := self.header(number):
-                    self._check_csv(header)
-                    return
-
-    def _rival(self) -> str | None:
-        """Return the other CSV whose log this could be."""
-        is_usual = self.csv_path and os.path.realpath(self.directory) == log_of(self.csv_path)
-        return rival_of(self.csv_path) if self.csv_path and is_usual else None
-
-    def _check_csv(self, header: dict[str, Any]) -> None:
-        if rival := self._rival():
-            # Earlier versions did not note it; then it is the one's that is called .csv.
-            owner = header.get("csv") or os.path.basename(max(rival, self.csv_path or "", key=len))
-            if owner == os.path.basename(rival):
-                raise UnsupportedFormat(
-                    f"{self.directory}: is the log of {rival}, not of {self.csv_path}. "
-                    "Give this CSV another name, or its log one of its own: log=... (--log on the command line)"
-                )
-
-    def _checked_header(self, number: int) -> dict[str, Any] | None:
-        header = self.header(number)
-        if header:
-            self._check_csv(header)
-        if header and column_id(header["key_column"]) != column_id(self.key_column):
-            raise UnsupportedFormat(
-                f"{self.path(number)}: is for the key column {header['key_column']!r}, not {self.key_column!r}. "
-                f"Give key={header['key_column']!r} (--key on the command line)"
-            )
-        return header
-
-    def _identity_in_checkpoint(self) -> str | None:
-        """Return the uuid that the checkpoint knows, since a damaged header must not cost the log its backups."""
-        line = self.storage.read(os.path.join(self.directory, CHECKPOINT_NAME))
-        try:
-            identity = unsealed((line or b"").removesuffix(b"\n"))["log"]
-        except (ValueError, KeyError, UnsupportedFormat):
-            return None
-        return identity if isinstance(identity, str) else None
-
-    def make(self) -> None:
-        """Make the log with its first segment, unless it is there."""
-        if not self.segments():
-            with self.locked():
-                if not self.segments():
-                    self._create_segment(1)
-
-    def new_segment(self) -> Position:
-        """Begin a new segment and seal the one before; return where the new one starts.
-
-        Raises:
-            LockTimeout: The lock was held by somebody else.
-            OSError: The disk said no.
-        """
-        with self.locked():
-            highest = max(self.segments(), default=0)
-            self._create_segment(highest + 1)
-            self._seal_up_to(highest)
-        return Position(highest + 1, 0)
-
-    def finish_seals(self) -> None:
-        """Seal the finished segments whose sealing a crash had cut short, so that nobody takes that for damage.
-
-        Raises:
-            LockTimeout: The lock was held by somebody else.
-            OSError: The disk said no.
-        """
-        if len(self.segments()) > 1:
-            with self.locked():
-                self._seal_up_to(max(self.segments(), default=0) - 1)
-
-    def remove(self, numbers: Iterable[int]) -> None:
-        """Remove segments, the oldest first, so that a kill leaves a log without gaps."""
-        for number in sorted(numbers):
-            self.storage.remove_ours(self.path(number))
-        self.storage.sync_directory(self.directory)
-
-    def _seal_up_to(self, number: int) -> None:
-        """Seal a segment and those before it, down to one that is sealed."""
-        if self.storage.exists(self.path(number)) and not self.is_sealed(number):
-            # The maker of the one after it may have died: nothing must be sealed that could be the active one again.
-            self.storage.sync_directory(self.directory)
-        while self.storage.exists(self.path(number)) and not self.is_sealed(number):
-            if not self.has_crlf(number):  # once it is as it was, it is sealed
-                self._seal(number)
-            number -= 1
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the append lock, on a descriptor of its own; the directory is made when it is missing.
-
-        Raises:
-            LockTimeout: Somebody else held it for `lock_timeout_s` seconds.
-        """
-        self._make_directory()
-        with locked(self.storage, self._lock_path, self.lock_timeout_s):
-            yield
-
-    def _seal(self, number: int) -> None:
-        fd = self.storage.open_ours(self.path(number), os.O_RDWR | os.O_APPEND)
-        try:
-            crc = lines = size_bytes = 0
-            piece = b"\n"
-            for piece in self.storage.pieces(fd, 0, self.storage.fstat(fd).st_size):
-                crc, lines = crc32(piece, crc), lines + piece.count(b"\n")
-                size_bytes += len(piece)
-            heal = b"" if piece.endswith(b"\n") else b"\n"
-            seal = {
-                "v": FORMAT_VERSION,
-                "ts": utc_text(datetime.now(UTC)),
-                "kind": Kind.SEAL.value,
-                "lines": lines + len(heal),
-                "bytes": size_bytes + len(heal),
-                "crc32": f"{crc32(heal, crc):08x}",
-            }
-            # Never acknowledged, and known here for certain: no damage to whoever reads it.
-            if heal and (torn_from := self.torn_from(fd, size_bytes)) is not None:
-                seal["torn"] = torn_from
-            self.storage.write_all(fd, heal + sealed(seal))
-            self.storage.sync(fd)
-        finally:
-            self.storage.close(fd)
 
     def connections_left(self) -> int | None:
         """Return None: any number of processes can open files."""
@@ -541,27 +339,6 @@ class FileLog(LogReader):
 
 def _is_transient(error: BaseException) -> bool:
     return isinstance(error, LockTimeout) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
-
-
-_NOUNS: Final = {Kind.STARTED.value: "start"}
-
-
-def _append_failure(directory: str, event: Event, error: Exception) -> str:
-    tries = f"{1 + RETRIES} tries" if _is_transient(error) else "1 try"
-    what = _NOUNS.get(event.kind, event.kind)
-    reason = reason_of(error)
-    if isinstance(error, OSError):  # which says no more of its file than where it is, as this does
-        reason = reason.removeprefix(f"{directory}/")
-    return (
-        f"{directory}: the {what} of {event.key} could not be recorded ({tries}): {reason}. "
-        "Treat it as not done; once the cause is gone, emit it again"
-    )
-
-
-def _new_uuid() -> str:
-    """Return a random UUID; the module that makes them takes 10 ms to import."""
-    hexes = os.urandom(16).hex()
-    return f"{hexes[:8]}-{hexes[8:12]}-4{hexes[13:16]}-{'89ab'[int(hexes[16], 16) % 4]}{hexes[17:20]}-{hexes[20:]}"
 
 
 _all_logs: weakref.WeakSet[FileLog] = weakref.WeakSet()

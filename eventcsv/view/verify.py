@@ -8,7 +8,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import BackupError, EventCsvError, InvalidCsv, UnsupportedFormat
-from eventcsv.log.reader import LogEnd, segment_name
+from eventcsv.log.reader import LogEnd
+from eventcsv.log.segment import segment_name
 from eventcsv.table.table import render
 
 if TYPE_CHECKING:

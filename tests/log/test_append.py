@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait milliseconds, since what is tested is that they happen, not how long they wait."""
-    monkeypatch.setattr("eventcsv.log.file_log.FIRST_RETRY_S", 0.001)
-    monkeypatch.setattr("eventcsv.log.file_log.LONGEST_RETRY_S", 0.002)
+    monkeypatch.setattr("eventcsv.log.retry.FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("eventcsv.log.retry.LONGEST_RETRY_S", 0.002)
 
 
 def lines_of(job: EventCsv, number: int = 1) -> list[bytes]:

@@ -22,10 +22,10 @@ ORDER: Final = ["lock", "write", "unlock", "sync", "acknowledge"]
 WORKER: Final = """
 import os, sys
 from eventcsv import AppendError, EventCsv
-from eventcsv.log import file_log as log
+from eventcsv.log import file_log as log, retry
 
 path, acknowledged, count, toy = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-log.FIRST_RETRY_S, log.LONGEST_RETRY_S = 0.001, 0.002
+retry.FIRST_RETRY_S, retry.LONGEST_RETRY_S = 0.001, 0.002
 written, synced = log.FileLog._write, log.FileLog._sync
 
 def sync_in_the_lock(self, line):

@@ -34,8 +34,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncs and retries take no time; that they happen is what counts here."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
     monkeypatch.setattr(os, "fdatasync", lambda _fd: None)
-    monkeypatch.setattr("eventcsv.log.file_log.FIRST_RETRY_S", 0.0001)
-    monkeypatch.setattr("eventcsv.log.file_log.LONGEST_RETRY_S", 0.0002)
+    monkeypatch.setattr("eventcsv.log.retry.FIRST_RETRY_S", 0.0001)
+    monkeypatch.setattr("eventcsv.log.retry.LONGEST_RETRY_S", 0.0002)
 
 
 # --- killed ---

@@ -334,7 +334,7 @@ def test_a_seal_that_comes_late_changes_nothing_of_what_was_read(
     job.emit_result("PO1", "COMPLETED")
     segment = segment_of(job)
     segment.write_bytes(segment.read_bytes()[:-missing_bytes])
-    file_log(job)._create_segment(2)
+    file_log(job).begin_segment(2)
     job.emit_result("PO2", "COMPLETED")
     first = job.compact()
     assert (["COMPLETED", "COMPLETED", ""] if missing_bytes == 1 else ["", "COMPLETED", ""]) == [
@@ -416,7 +416,7 @@ def test_pieces_of_any_size_hold_the_same_lines(
 
     expected = found()
     assert [False, True, True] == [item.torn for item in expected[2]]
-    monkeypatch.setattr("eventcsv.log.reader.READ_BYTES", piece_bytes)
+    monkeypatch.setattr("eventcsv.log.segment.READ_BYTES", piece_bytes)
     assert found() == expected
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"garbage\n", b""))

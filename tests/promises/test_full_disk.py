@@ -15,7 +15,7 @@ from faults import with_storage
 from operations import litter
 
 from eventcsv import AppendError, EventCsv
-from eventcsv.log import file_log as log
+from eventcsv.log import retry
 from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Careless(Storage):
 
 def emit_until_told(job: EventCsv, notes: str, room: Event, stop: Event) -> None:
     """Record result after result, and note which were acknowledged and what made others fail."""
-    vars(log).update(FIRST_RETRY_S=0.001, LONGEST_RETRY_S=0.002)
+    vars(retry).update(FIRST_RETRY_S=0.001, LONGEST_RETRY_S=0.002)
     fd = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def emit(text: str, note: str) -> None:

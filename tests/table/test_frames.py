@@ -188,7 +188,7 @@ def test_reading_ahead_changes_nothing(csv_path: Path, job: EventCsv, monkeypatc
     expected = csv_path.read_bytes()
     monkeypatch.setattr("eventcsv.table.frames.FEW_LINES", 0)
     for piece_bytes in (200, 1000, 5000):
-        monkeypatch.setattr("eventcsv.log.reader.READ_BYTES", piece_bytes)
+        monkeypatch.setattr("eventcsv.log.segment.READ_BYTES", piece_bytes)
         monkeypatch.setattr("eventcsv.view.projection.READ_BYTES", piece_bytes)
         result = EventCsv(csv_path).replay()
         assert (60, expected) == (result.events, csv_path.read_bytes())

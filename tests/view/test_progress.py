@@ -380,7 +380,7 @@ STEPS = st.one_of(
 def test_in_flight_is_the_same_however_it_was_computed(steps: list[tuple[str, int]], piece_bytes: int) -> None:
     """Bit by bit, over chunks, segments, replays, edits, restorations and lost checkpoints: what the whole log says."""
     with tempfile.TemporaryDirectory(prefix="eventcsv-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eventcsv.log.reader.READ_BYTES", piece_bytes)
+        patch.setattr("eventcsv.log.segment.READ_BYTES", piece_bytes)
         path = Path(folder) / "input.csv"
         path.write_text("PO_NUMBER;STATUS;note\n" + "".join(f"PO{number};;\n" for number in range(4)))
         job = EventCsv(path, durability="process")

@@ -9,17 +9,17 @@ from __future__ import annotations
 import itertools
 import os
 import uuid
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from eventcsv.errors import AppendError, ClaimLost, EventCsvError
-from eventcsv.event import BLANKS, FORMAT_VERSION, Event, Kind, encode, sealed, utc_text
+from eventcsv.errors import ClaimLost, EventCsvError
+from eventcsv.event import BLANKS, Event, Kind, encode, sealed
 from eventcsv.log.postgres.claims import PgClaims
 from eventcsv.log.postgres.reader import PgReader
 from eventcsv.log.reader import LogReader
+from eventcsv.log.retry import append_error
 from eventcsv.log.scan import Position
+from eventcsv.log.segment import header_record
 from eventcsv.storage.files import Storage
-from eventcsv.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -105,11 +105,7 @@ class PgLog(PgReader):
         except ClaimLost:
             raise
         except EventCsvError as error:
-            raise AppendError(
-                f"{self.place}: the {event.kind} of {event.key} could not be recorded: {error}. "
-                "Treat it as not done; once the cause is gone, emit it again",
-                event,
-            ) from error
+            raise append_error(self.place, event, str(error)) from error
 
     def append_all(self, events: Sequence[Event]) -> None:
         """Append some events, one after the other; what is there already is not appended again."""
@@ -168,15 +164,7 @@ class PgLog(PgReader):
             )
 
     def _begin_segment(self, number: int) -> bool:
-        header = {
-            "v": FORMAT_VERSION,
-            "ts": utc_text(datetime.now(UTC)),
-            "kind": Kind.HEADER.value,
-            "log": self.identity() or str(uuid.uuid4()),
-            "segment": number,
-            "key_column": self.key_column,
-            "eventcsv": __version__,
-        }
+        header = header_record(self.identity() or str(uuid.uuid4()), number, self.key_column)
         arguments = (self.job, number, sealed(header))
         rows = self.server.call("select eventcsv.begin_segment(%s::text, %s::int, %s::bytea)", arguments)
         return bool(rows[0][0])

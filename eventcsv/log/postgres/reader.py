@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv.errors import CorruptLog, UnsupportedFormat
-from eventcsv.event import Kind, column_id, is_whole, unsealed
+from eventcsv.event import Kind, is_whole, unsealed
 from eventcsv.log.postgres.schema import VERSION
 from eventcsv.log.postgres.server import NoSuchJob, Server
-from eventcsv.log.reader import LogEnd, segment_name
+from eventcsv.log.reader import LogEnd
 from eventcsv.log.scan import Chunk, Damage, Position, begins_note, noted
+from eventcsv.log.segment import check_header, segment_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,7 @@ class PgReader:
                 "Upgrade the older one of the two: pip install --upgrade eventcsv, or eventcsv log init URL"
             )
         if number is not None and header is not None:
-            self._check_header(self._record(header, 1), "")
+            check_header(self._record(header, 1), self.key_column, self.place)
             self._number = number
 
     def _record(self, line: bytes, number: int) -> dict[str, Any] | None:
@@ -96,13 +97,6 @@ class PgReader:
         except ValueError:
             return None
         return record if record.get("kind") == Kind.HEADER else None
-
-    def _check_header(self, header: dict[str, Any] | None, where: str) -> None:
-        if header and column_id(header["key_column"]) != column_id(self.key_column):
-            raise UnsupportedFormat(
-                f"{where or self.place}: is for the key column {header['key_column']!r}, not {self.key_column!r}. "
-                f"Give key={header['key_column']!r} (--key on the command line)"
-            )
 
     def check_key_column(self) -> None:
         if self._number is None:

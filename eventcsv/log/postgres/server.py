@@ -20,17 +20,15 @@ from psycopg.conninfo import conninfo_to_dict
 from eventcsv import masking
 from eventcsv.errors import ClaimLost, EventCsvError, LockTimeout, ServerError
 from eventcsv.log.postgres.schema import CLAIM_LOST, NO_JOB, UNSAFE
+from eventcsv.log.retry import try_again
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    import tenacity
     from psycopg import sql
 
 Row = tuple[Any, ...]
 
-_FIRST_RETRY_S: Final = 0.05
-_LONGEST_RETRY_S: Final = 1.0
 # How much longer than for a lock an answer is waited for: the server gives up the lock first, and says so.
 _ANSWER_S: Final = 5.0
 _DEFAULTS: Final = {
@@ -146,30 +144,20 @@ class Server:
     def _call_again(
         self, statement: str, arguments: tuple[object, ...], failure: Exception, begun_s: float
     ) -> list[Row]:
-        import tenacity  # noqa: PLC0415  # 40 ms that who is answered does not pay
+        def report(attempt: int, error: str) -> None:
+            masking.get_logger().warning("server.retry", attempt=attempt, error=error, server=self.place)
 
-        failures = [failure]
-
-        def attempt() -> list[Row]:
-            if failures:  # the first attempt is the one that has failed already
-                raise failures.pop()
-            return self._call_once(statement, arguments)
-
-        def report(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            masking.get_logger().warning(
-                "server.retry", attempt=state.attempt_number, error=str(error), server=self.place
-            )
+        def again(error: BaseException) -> bool:
+            return isinstance(error, _Unanswered)
 
         try:
-            return tenacity.Retrying(
-                stop=tenacity.stop_after_delay(self.timeout_s),
-                wait=tenacity.wait_exponential(_FIRST_RETRY_S, _LONGEST_RETRY_S)
-                + tenacity.wait_random(0, _FIRST_RETRY_S),
-                retry=tenacity.retry_if_exception_type(_Unanswered),
-                before_sleep=report,
-                reraise=True,
-            )(attempt)
+            return try_again(
+                lambda: self._call_once(statement, arguments),
+                failure,
+                again=again,
+                report=report,
+                timeout_s=self.timeout_s,
+            )
         except _Unanswered as error:
             raise ServerError(f"{self.place}: {error} (for {time.monotonic() - begun_s:.1f} s)") from error
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from measuring import settle
 
 from eventcsv import EventCsv
-from eventcsv.event import COLUMNS, Event, Kind, encode
+from eventcsv.event import COLUMNS, Event, Kind
+from eventcsv.log.line import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

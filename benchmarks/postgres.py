@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))  # the serv
 from servers import PgServer  # type: ignore[import-not-found,unused-ignore]
 
 from eventcsv import EventCsv
-from eventcsv.event import Event, Kind, encode
+from eventcsv.event import Event, Kind
 from eventcsv.log.file_log import FileLog
+from eventcsv.log.line import encode
 from eventcsv.log.postgres.admin import init
 from eventcsv.log.postgres.log import PgLog
-from eventcsv.log.scan import Position
+from eventcsv.log.types import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable

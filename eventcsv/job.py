@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from eventcsv.formats.import_workbook import ImportResult
     from eventcsv.log.file_log import Durability
     from eventcsv.log.interface import ProgressCallback
-    from eventcsv.log.scan import Damage, Position
+    from eventcsv.log.types import Damage, Position
     from eventcsv.report.model import Report
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup

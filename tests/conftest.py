@@ -17,7 +17,7 @@ import pytest
 from hypothesis import settings
 
 from eventcsv import EventCsv
-from eventcsv.event import is_whole
+from eventcsv.log.line import is_whole
 from eventcsv.log.scan import noted
 
 if TYPE_CHECKING:

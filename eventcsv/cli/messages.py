@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from eventcsv.formats.export import ExportResult
     from eventcsv.formats.import_workbook import ImportResult
     from eventcsv.log.copy import CopyResult
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
     from eventcsv.report.model import Report
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from eventcsv.log.interface import ProgressCallback
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
 
 
 class Exit(IntEnum):

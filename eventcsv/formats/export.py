@@ -20,7 +20,7 @@ from eventcsv.event import column_id
 from eventcsv.storage.output import check_output, write_output
 
 if TYPE_CHECKING:
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
     from eventcsv.storage.files import Storage
     from eventcsv.storage.rights import Rights
     from eventcsv.table.table import Table

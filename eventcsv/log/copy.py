@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import CorruptLog, EventCsvError
-from eventcsv.event import Kind, unsealed
+from eventcsv.event import Kind
 from eventcsv.log.file_log import FileLog
+from eventcsv.log.line import unsealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventcsv.log.interface import Log, ProgressCallback
     from eventcsv.log.postgres.log import PgLog
-    from eventcsv.log.scan import Chunk, Position
+    from eventcsv.log.scan import Chunk
+    from eventcsv.log.types import Position
 
 _PIECE_BYTES: Final = 1 << 20
 

@@ -16,7 +16,7 @@ A segment starts with a header line and, once finished, ends with a seal line:
     {"v":1,"ts":"...","kind":"header","log":"<uuid>","segment":1,"key_column":"PO_NUMBER","eventcsv":"0.1.0","crc":"..."}
     {"v":1,"ts":"...","kind":"seal","lines":447,"bytes":160313,"crc32":"<of what is before>","torn":160200,"crc":"..."}
 
-between them stand the events, see `event`. A new segment appears whole, header synced, by a rename, before the old one
+between them stand the events, see `line`. A new segment appears whole, header synced, by a rename, before the old one
 is sealed; so a missing seal is normal after a crash, and nobody appends behind one. `torn` is the byte of a last line
 that a crash had cut off and that the seal had to end; without it there was none. The header of the next segment says it
 as well, since a log that is copied to a server has no seals.
@@ -43,7 +43,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from eventcsv import masking
 from eventcsv.errors import EventCsvError, LockTimeout, reason_of
-from eventcsv.event import Event, Kind, encode, utc_text
+from eventcsv.event import Event, Kind, utc_text
+from eventcsv.log.line import encode
 from eventcsv.log.retry import append_error, try_again
 from eventcsv.log.rotation import RotatedLog
 from eventcsv.log.scan import note
@@ -54,7 +55,7 @@ from eventcsv.storage.locks import wait_for_lock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventcsv.log.scan import Position
+    from eventcsv.log.types import Position
 
 Durability = Literal["disk", "process"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from eventcsv.event import Event
     from eventcsv.log.interface import Log
-    from eventcsv.log.scan import Damage, Position
+    from eventcsv.log.types import Damage, Position
 
 
 def history(

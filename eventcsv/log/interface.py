@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from eventcsv.event import Event, Kind
-    from eventcsv.log.reader import LogEnd
-    from eventcsv.log.scan import Chunk, Position
+    from eventcsv.log.scan import Chunk
+    from eventcsv.log.types import LogEnd, Position
 
 ProgressCallback = Callable[[int, int], None]
 """Is told how many bytes of the log have been gone through, and how many there are."""

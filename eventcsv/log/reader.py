@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from eventcsv.event import MAX_LINE_BYTES, is_whole, unsealed
 from eventcsv.log import checksum as checksums
-from eventcsv.log.scan import Chunk, Damage, Position, begins_note, crlf_damage, noted, torn_tail
+from eventcsv.log.line import MAX_LINE_BYTES, is_whole, unsealed
+from eventcsv.log.scan import Chunk, begins_note, crlf_damage, noted, torn_tail
 from eventcsv.log.segment import TAIL_BYTES, Content, Segment, number_of, opened_segment, segment_name
+from eventcsv.log.types import Damage, LogEnd, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,19 +31,6 @@ if TYPE_CHECKING:
     from eventcsv.storage.files import Storage
 
 _WORTH_A_THREAD_BYTES: Final = 8 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class LogEnd:
-    """Where the log ends: after its last newline.
-
-    Attributes:
-        position: The end.
-        torn: What lies behind it: a line that was being written when its writer was stopped, or None.
-    """
-
-    position: Position
-    torn: Damage | None
 
 
 class LogReader:

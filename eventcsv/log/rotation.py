@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv.errors import UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, Kind, sealed, unsealed, utc_text
+from eventcsv.event import Kind, utc_text
+from eventcsv.log.line import FORMAT_VERSION, sealed, unsealed
 from eventcsv.log.reader import LogReader
-from eventcsv.log.scan import Position
 from eventcsv.log.segment import Segment, check_header, header_record
+from eventcsv.log.types import Position
 from eventcsv.masking import escaped
 from eventcsv.storage.locks import locked
 from eventcsv.storage.naming import log_of, rival_of

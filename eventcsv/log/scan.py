@@ -1,4 +1,4 @@
-"""What the bytes of a log say: which lines count, and where the damage is. Pure; `log` reads the bytes.
+"""What the bytes of a log say: which lines count, and where the damage is. Pure; `segment` reads the bytes.
 
 A line counts when it ends in a newline, carries the checksum of its own bytes and parses. Anything else is damage: it
 is reported with its place and read around, never repaired. Should the newline before a line be lost, the two run
@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from eventcsv.errors import UnsupportedFormat
-from eventcsv.event import CRC_BYTES, FORMAT_VERSION, Event, Kind, decode, is_whole, sealed, unsealed
+from eventcsv.event import Event, Kind
+from eventcsv.log.line import CRC_BYTES, FORMAT_VERSION, decode, is_whole, sealed, unsealed
+from eventcsv.log.types import Damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,39 +37,6 @@ _CRLF: Final = (
 )
 _NOTE: Final = b'{"v":%d,"kind":"%b",' % (FORMAT_VERSION, Kind.TORN.encode())
 _NOTE_MARK: Final = _NOTE[: _NOTE.index(b"kind") + 1]  # events go on with "id", headers and seals with "ts"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """A place in the log, always at the start of a line: the segment's number and the byte within it."""
-
-    segment: int
-    offset_bytes: int
-
-    def __str__(self) -> str:
-        return f"segment {self.segment}, byte {self.offset_bytes:,}"
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Bytes of the log that are not a line.
-
-    Attributes:
-        segment: The name of the segment's file.
-        offset_bytes: Where they start in it.
-        length_bytes: How many they are, newline included.
-        reason: What is wrong with them.
-        torn: Whether they are known to be half a line that was never acknowledged, so that nothing is lost with them.
-    """
-
-    segment: str
-    offset_bytes: int
-    length_bytes: int
-    reason: str
-    torn: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.segment}, byte {self.offset_bytes:,}, {self.length_bytes:,} bytes: {self.reason}"
 
 
 @dataclass(frozen=True)

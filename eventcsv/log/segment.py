@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv.errors import UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, MAX_LINE_BYTES, Kind, column_id, is_whole, unsealed, utc_text
-from eventcsv.log.scan import Damage, begins_note, has_crlf
+from eventcsv.event import Kind, column_id, utc_text
+from eventcsv.log.line import FORMAT_VERSION, MAX_LINE_BYTES, is_whole, unsealed
+from eventcsv.log.scan import begins_note, has_crlf
+from eventcsv.log.types import Damage
 from eventcsv.storage.files import READ_BYTES, Storage
 from eventcsv.version import __version__
 

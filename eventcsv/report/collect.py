@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from eventcsv.log.interface import Log, ProgressCallback
-    from eventcsv.log.scan import Damage, Position
+    from eventcsv.log.types import Damage, Position
     from eventcsv.view.backup import Backup
     from eventcsv.view.compactor import Compactor
     from eventcsv.view.projection import Projection

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eventcsv.event import Event
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
     from eventcsv.report.timeline import Timeline
 
 

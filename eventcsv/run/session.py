@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from eventcsv.event import InFlight
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
     from eventcsv.view.backup import Backup
     from eventcsv.view.compact_result import CompactResult
     from eventcsv.view.compactor import Compactor

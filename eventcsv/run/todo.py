@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from eventcsv.log.interface import Claims
-    from eventcsv.log.scan import Position
+    from eventcsv.log.types import Position
     from eventcsv.view.compactor import Compactor
     from eventcsv.view.projection import Projection
     from eventcsv.worker.recorder import Recorder

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from eventcsv.event import Event
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
     from eventcsv.table.frames import Parsed
 
 FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"

@@ -24,14 +24,15 @@ from zlib import crc32
 import polars as pl
 
 from eventcsv.errors import UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, decode
+from eventcsv.log.line import FORMAT_VERSION, decode
 from eventcsv.log.scan import events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from eventcsv.event import Event
-    from eventcsv.log.scan import Chunk, Damage
+    from eventcsv.log.scan import Chunk
+    from eventcsv.log.types import Damage
 
 SET: Final = "set "
 """What the columns of a frame begin with that hold the cells of events."""

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventcsv import masking
 from eventcsv.errors import BackupError, EventCsvError, UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed, utc_text
-from eventcsv.log.scan import Position
+from eventcsv.event import InFlight, utc_text
+from eventcsv.log.line import FORMAT_VERSION, sealed, unsealed
+from eventcsv.log.types import Position
 from eventcsv.storage.naming import unfinished
 from eventcsv.table.merge import Met
 from eventcsv.view import retention

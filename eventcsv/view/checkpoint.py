@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from eventcsv.errors import UnsupportedFormat
-from eventcsv.event import FORMAT_VERSION, InFlight, sealed, unsealed
-from eventcsv.log.scan import Position
+from eventcsv.event import InFlight
+from eventcsv.log.line import FORMAT_VERSION, sealed, unsealed
+from eventcsv.log.types import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

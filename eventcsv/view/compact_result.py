@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventcsv.event import InFlight
-    from eventcsv.log.scan import Damage, Position
+    from eventcsv.log.types import Damage, Position
     from eventcsv.table.table import Table
     from eventcsv.view.backup import Backup
     from eventcsv.view.edits import Edit

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from eventcsv.log.interface import ProgressCallback
-    from eventcsv.log.reader import LogEnd
+    from eventcsv.log.types import LogEnd
     from eventcsv.view.backup import Backup
     from eventcsv.view.compact_result import CompactResult
     from eventcsv.view.edits import Edit

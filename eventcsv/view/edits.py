@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from eventcsv.log.interface import Log
-    from eventcsv.log.scan import Position
+    from eventcsv.log.types import Position
     from eventcsv.table.difference import Difference
     from eventcsv.table.frames import Parsed
     from eventcsv.table.merge import Met

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import InvalidCsv, NoKeyColumn
 from eventcsv.event import COLUMNS, column_id
-from eventcsv.log.file_log import CHECKPOINT_NAME
+from eventcsv.log.rotation import CHECKPOINT_NAME
 from eventcsv.table.reader import parse
 from eventcsv.view.checkpoint import CheckpointFile
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventcsv.log.interface import Log
-    from eventcsv.log.reader import LogEnd
-    from eventcsv.log.scan import Position
+    from eventcsv.log.types import LogEnd, Position
     from eventcsv.storage.files import Storage
     from eventcsv.table.table import Table
     from eventcsv.view.backup import Backup, BackupStore

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from eventcsv.log.interface import Log
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
     from eventcsv.table.table import Table
     from eventcsv.view.edits import Edit
     from eventcsv.view.projection import Projection

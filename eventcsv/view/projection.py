@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from eventcsv.event import InFlight
     from eventcsv.log.interface import Log, ProgressCallback
-    from eventcsv.log.reader import LogEnd
-    from eventcsv.log.scan import Damage, Position
+    from eventcsv.log.types import Damage, LogEnd, Position
     from eventcsv.table.frames import Parsed
     from eventcsv.table.table import Table
     from eventcsv.view.edits import Edit

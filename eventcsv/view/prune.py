@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eventcsv.log.scan import Position
 from eventcsv.log.segment import segment_name
+from eventcsv.log.types import Position
 
 if TYPE_CHECKING:
     from eventcsv.view.backup import Backup

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from eventcsv.log.scan import Position
+    from eventcsv.log.types import Position
     from eventcsv.view.backup import Backup
 
 KEPT: Final = 5

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
 from eventcsv.errors import BackupError, EditRefused, InvalidCsv, InvalidEvent
-from eventcsv.event import Event, Kind, encode, utc_text
-from eventcsv.log.scan import Position
+from eventcsv.event import Event, Kind, utc_text
+from eventcsv.log.line import encode
+from eventcsv.log.types import Position
 from eventcsv.table.difference import difference
 from eventcsv.table.merge import merge
 from eventcsv.view.edits import Edit, kept_rows, read_past, refusal
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventcsv.log.interface import Log
-    from eventcsv.log.reader import LogEnd
+    from eventcsv.log.types import LogEnd
     from eventcsv.table.difference import Difference
     from eventcsv.table.frames import Parsed
     from eventcsv.table.merge import Merged

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import LockTimeout, SessionActive
-from eventcsv.event import FORMAT_VERSION, sealed, unsealed, utc_text
+from eventcsv.event import utc_text
+from eventcsv.log.line import FORMAT_VERSION, sealed, unsealed
 from eventcsv.storage.locks import lock_holder, locked
 
 if TYPE_CHECKING:

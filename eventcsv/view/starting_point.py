@@ -21,7 +21,7 @@ from eventcsv.view.retention import FIRST
 from eventcsv.view.saves import NONE_LEFT, start_from_save
 
 if TYPE_CHECKING:
-    from eventcsv.log.reader import LogEnd
+    from eventcsv.log.types import LogEnd
     from eventcsv.table.frames import Parsed
     from eventcsv.table.table import Table
     from eventcsv.view.backup import Backup

@@ -8,15 +8,15 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import BackupError, EventCsvError, InvalidCsv, UnsupportedFormat
-from eventcsv.log.reader import LogEnd
 from eventcsv.log.segment import segment_name
+from eventcsv.log.types import LogEnd
 from eventcsv.table.table import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventcsv.log.interface import ProgressCallback
-    from eventcsv.log.scan import Damage, Position
+    from eventcsv.log.types import Damage, Position
     from eventcsv.table.table import Table
     from eventcsv.view.backup import Backup
     from eventcsv.view.checkpoint import Checkpoint

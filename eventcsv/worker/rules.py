@@ -15,18 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from eventcsv.errors import InvalidEvent
-from eventcsv.event import (
-    BLANKS,
-    COLUMNS,
-    DEFAULT_KEY,
-    FAILED,
-    LONGEST_CELL,
-    MAX_LINE_BYTES,
-    Event,
-    Status,
-    column_id,
-    line_of,
-)
+from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, FAILED, LONGEST_CELL, Event, Status, column_id
+from eventcsv.log.line import MAX_LINE_BYTES, line_of
 from eventcsv.worker.values import cut, cut_mark, moment_text, one_line, plain, short, text_of, whole_digits
 
 if TYPE_CHECKING:

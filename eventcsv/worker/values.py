@@ -17,7 +17,8 @@ from datetime import date, datetime, time
 from enum import Enum
 from typing import Any, Final
 
-from eventcsv.event import LONGEST_CELL, MAX_LINE_BYTES, utc_text
+from eventcsv.event import LONGEST_CELL, utc_text
+from eventcsv.log.line import MAX_LINE_BYTES
 from eventcsv.masking import masked
 
 _MISSING_TYPES: Final = frozenset({"NAType", "NaTType", "MaskedConstant"})

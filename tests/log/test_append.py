@@ -22,7 +22,8 @@ from conftest import file_log, segment_of, split_healed
 from faults import Recording, Refusing, with_storage
 
 from eventcsv import AppendError, EventCsv, EventCsvError, InvalidEvent, LockTimeout, UnsafePath
-from eventcsv.event import Event, Kind, decode, encode, is_whole
+from eventcsv.event import Event, Kind
+from eventcsv.log.line import decode, encode, is_whole
 from eventcsv.storage.files import Storage
 from eventcsv.storage.locks import locked
 

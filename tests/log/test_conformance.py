@@ -16,10 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from servers import unused_name
 
 from eventcsv import EventCsv, InvalidEvent, UnsupportedFormat
-from eventcsv.event import Event, Kind, encode
+from eventcsv.event import Event, Kind
 from eventcsv.log.file_log import FileLog
+from eventcsv.log.line import encode
 from eventcsv.log.postgres.log import PgLog
-from eventcsv.log.scan import Position, events, placed_events
+from eventcsv.log.scan import events, placed_events
+from eventcsv.log.types import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable

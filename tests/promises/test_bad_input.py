@@ -29,7 +29,7 @@ from eventcsv import (
     UnsupportedFormat,
 )
 from eventcsv.errors import NoKeyColumn
-from eventcsv.event import sealed
+from eventcsv.log.line import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

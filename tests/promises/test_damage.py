@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
-from eventcsv.event import Event, decode, encode, sealed
 from eventcsv.log import checksum as crc
+from eventcsv.log.line import decode, encode, sealed
 from eventcsv.log.reader import LogReader
-from eventcsv.log.scan import Damage, Position, events, note, noted
+from eventcsv.log.scan import events, note, noted
+from eventcsv.log.types import Damage, Position
 from eventcsv.storage.files import Storage
 from eventcsv.table.fold import Fold
 from eventcsv.table.frames import parsed
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventcsv import VerifyReport
+    from eventcsv.event import Event
 
 MESSAGES = ("plain", 'with "quotes"; and\nnewlines', "emoji 💥", '{"v":1,"id":"x"}')
 
@@ -134,7 +136,7 @@ def test_without_the_checksum_a_wrong_value_is_taken_for_right(
 ) -> None:
     """Control: a reader that believes every line that parses is caught by the same comparison."""
     monkeypatch.setattr("eventcsv.log.scan.crc32", lambda _line: 0)
-    monkeypatch.setattr("eventcsv.event.crc32", lambda _line: 0)
+    monkeypatch.setattr("eventcsv.log.line.crc32", lambda _line: 0)
     believed = re.sub(rb',"crc":"[0-9a-f]{8}"}', b',"crc":"00000000"}', log_of_six)
     flipped = believed.replace(b"n4", b"n5")
     found, damage, torn = read_back(tmp_path / "log", flipped)

@@ -10,7 +10,7 @@ import pytest
 from conftest import read_csv, tree
 
 from eventcsv import EventCsv, UnsupportedFormat
-from eventcsv.event import sealed, unsealed
+from eventcsv.log.line import sealed, unsealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

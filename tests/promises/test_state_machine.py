@@ -29,7 +29,7 @@ from inside import compactor_of
 from servers import unused_name
 
 from eventcsv import EventCsv
-from eventcsv.log.scan import Position
+from eventcsv.log.types import Position
 from eventcsv.view.retention import ASKED, EDITED, SESSION
 
 if TYPE_CHECKING:

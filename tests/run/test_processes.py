@@ -17,7 +17,7 @@ from conftest import read_csv, segment_of
 from faults import with_storage
 
 from eventcsv import EventCsv
-from eventcsv.event import decode
+from eventcsv.log.line import decode
 from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:

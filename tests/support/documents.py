@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from eventcsv.event import sealed, unsealed
+from eventcsv.log.line import sealed, unsealed
 
 PROJECT: Final = Path(__file__).parents[2]
 README: Final = PROJECT / "README.md"

@@ -13,7 +13,8 @@ from events import an_event, logs, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventcsv.event import BLANKS, Event, Kind, column_id, encode, sealed
+from eventcsv.event import BLANKS, Event, Kind, column_id
+from eventcsv.log.line import encode, sealed
 from eventcsv.log.scan import Chunk
 from eventcsv.table.fold import FORMULA_STARTS, Fold
 from eventcsv.table.frames import parsed

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventcsv import EventCsv
-from eventcsv.event import CRC_BYTES, Event, decode, encode, sealed
+from eventcsv.event import Event
+from eventcsv.log.line import CRC_BYTES, decode, encode, sealed
 from eventcsv.table import frames as bulk
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from conftest import read_csv, segment_of, tree
 from faults import Killed, Recording, with_storage
 
 from eventcsv import BackupError, EventCsv, InvalidCsv, LockTimeout
-from eventcsv.event import encode, sealed, unsealed
+from eventcsv.log.line import encode, sealed, unsealed
 from eventcsv.storage.locks import locked
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from inside import compactor_of
 
 from eventcsv import Event, EventCsv, InvalidCsv, Status
-from eventcsv.event import DONE, InFlight, Kind, decode, encode, sealed, utc_text
+from eventcsv.event import DONE, InFlight, Kind, utc_text
+from eventcsv.log.line import decode, encode, sealed
 from eventcsv.view.progress import Progress, measure
 from eventcsv.view.retention import EDITED
 

@@ -22,7 +22,7 @@ from operations import edit
 
 from eventcsv import BackupError, EventCsv, InvalidCsv
 from eventcsv.errors import SessionActive
-from eventcsv.log.scan import Position
+from eventcsv.log.types import Position
 from eventcsv.storage.files import Storage
 from eventcsv.view.backup import Backup, BackupStore
 from eventcsv.view.retention import ASKED, KEPT, SESSION

@@ -13,7 +13,7 @@ from faults import Recording, with_storage
 from inside import compactor_of
 
 from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
-from eventcsv.event import sealed, unsealed
+from eventcsv.log.line import sealed, unsealed
 from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:

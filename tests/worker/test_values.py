@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from servers import unused_name
 
 from eventcsv import EventCsv, InvalidEvent
-from eventcsv.event import BLANKS, COLUMNS, LONGEST_CELL, Event, decode
+from eventcsv.event import BLANKS, COLUMNS, LONGEST_CELL, Event
+from eventcsv.log.line import decode
 from eventcsv.table.fold import FORMULA_STARTS, unguarded_id
 
 if TYPE_CHECKING:

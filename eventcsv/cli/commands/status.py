@@ -15,7 +15,7 @@ from eventcsv.job import EventCsv
 
 if TYPE_CHECKING:
     from eventcsv.cli.live.monitor import Monitor
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
 
 commands = typer.Typer()
 

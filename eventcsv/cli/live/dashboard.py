@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from eventcsv.cli.live.monitor import Snapshot
     from eventcsv.event import InFlight
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
     from eventcsv.view.progress import Failure, Progress
 
 HINT: Final = "q or Ctrl-C ends this view; the job goes on"

@@ -13,7 +13,7 @@ from eventcsv.masking import masked
 
 if TYPE_CHECKING:
     from eventcsv.job import EventCsv
-    from eventcsv.log.scan import Damage
+    from eventcsv.log.types import Damage
     from eventcsv.view.progress import Progress
 
 _SHARE_OF_TIME: Final = 0.1

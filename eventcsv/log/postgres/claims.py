@@ -23,7 +23,7 @@ from eventcsv.log.postgres.server import Server
 
 if TYPE_CHECKING:
     from eventcsv.log.postgres.log import PgLog
-    from eventcsv.log.scan import Position
+    from eventcsv.log.types import Position
 
 _RENEWALS_A_LEASE: Final = 4
 _SHARE_LEFT: Final = 0.1

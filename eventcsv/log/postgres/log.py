@@ -12,13 +12,14 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from eventcsv.errors import ClaimLost, EventCsvError
-from eventcsv.event import BLANKS, Event, Kind, encode, sealed
+from eventcsv.event import BLANKS, Event, Kind
+from eventcsv.log.line import encode, sealed
 from eventcsv.log.postgres.claims import PgClaims
 from eventcsv.log.postgres.reader import PgReader
 from eventcsv.log.reader import LogReader
 from eventcsv.log.retry import append_error
-from eventcsv.log.scan import Position
 from eventcsv.log.segment import header_record
+from eventcsv.log.types import Position
 from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv.errors import CorruptLog, UnsupportedFormat
-from eventcsv.event import Kind, is_whole, unsealed
+from eventcsv.event import Kind
+from eventcsv.log.line import is_whole, unsealed
 from eventcsv.log.postgres.schema import VERSION
 from eventcsv.log.postgres.server import NoSuchJob, Server
-from eventcsv.log.reader import LogEnd
-from eventcsv.log.scan import Chunk, Damage, Position, begins_note, noted
+from eventcsv.log.scan import Chunk, begins_note, noted
 from eventcsv.log.segment import check_header, segment_name
+from eventcsv.log.types import Damage, LogEnd, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

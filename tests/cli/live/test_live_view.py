@@ -28,7 +28,7 @@ from eventcsv import EventCsv
 from eventcsv.cli.live.dashboard import ago, frame
 from eventcsv.cli.live.monitor import Monitor, Snapshot
 from eventcsv.event import InFlight, utc_text
-from eventcsv.log.scan import Damage
+from eventcsv.log.types import Damage
 from eventcsv.view.progress import Failure, Progress
 from eventcsv.view.session_lock import Holder
 

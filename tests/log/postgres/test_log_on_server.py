@@ -24,7 +24,7 @@ from eventcsv.log.copy import copy_log
 from eventcsv.log.file_log import FileLog
 from eventcsv.log.postgres.admin import init
 from eventcsv.log.postgres.log import PgLog
-from eventcsv.log.scan import Position
+from eventcsv.log.types import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,6 +16,7 @@ from eventcsv.errors import BackupError, EventCsvError
 from eventcsv.event import DEFAULT_KEY, DONE, Event, utc_text
 from eventcsv.log.history import history
 from eventcsv.log.rotation import CHECKPOINT_NAME
+from eventcsv.storage.files import rights_to_look
 from eventcsv.storage.naming import check_name
 from eventcsv.view.checkpoint import CheckpointFile
 from eventcsv.view.session_lock import SessionLock
@@ -129,7 +130,7 @@ class EventCsv(Recorder):
         return SessionLock(
             self.log.directory,
             self._storage,
-            rights=lambda: self._storage.rights_to_look(self.log.directory, self.csv_path),
+            rights=lambda: rights_to_look(self._storage, self.log.directory, self.csv_path),
         )
 
     def _check_job(self) -> None:

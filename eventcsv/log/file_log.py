@@ -42,7 +42,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from eventcsv import masking
-from eventcsv.errors import EventCsvError, LockTimeout, reason_of
+from eventcsv.errors import AppendError, EventCsvError, LockTimeout, reason_of
 from eventcsv.event import Event, Kind, utc_text
 from eventcsv.log.line import encode
 from eventcsv.log.retry import append_error, try_again
@@ -70,13 +70,9 @@ class FileLog(RotatedLog):
     Safe for threads, for forked children and for any number of processes at once. Pickling keeps the settings only.
 
     Args:
-        directory: Where the segments are; made by the first append.
-        key_column: The column that identifies a row; it is noted in the headers and has to match them.
+        directory: As of a `RotatedLog`; it is made by the first append. So are the others that are not named here.
         durability: "disk": an appended event survives a power cut. "process": it survives the death of the process, not
             of the machine, and costs a tenth or less.
-        lock_timeout_s: How long to wait for the lock, in seconds.
-        storage: The seam to the file system.
-        csv_path: The CSV; who may read it when the log is begun may read the log. By default only its owner may.
     """
 
     def __init__(
@@ -93,13 +89,8 @@ class FileLog(RotatedLog):
             raise ValueError(f'durability: has to be "disk" or "process", not {durability!r}')
         if not 0 <= lock_timeout_s <= threading.TIMEOUT_MAX:
             raise ValueError(f"lock_timeout_s: has to be a number of seconds from 0 on, not {lock_timeout_s}")
-        super().__init__(
-            directory,
-            key_column=key_column,
-            lock_timeout_s=lock_timeout_s,
-            storage=storage or Storage(),
-            csv_path=csv_path,
-        )
+        storage = storage or Storage()
+        super().__init__(directory, storage, key_column=key_column, lock_timeout_s=lock_timeout_s, csv_path=csv_path)
         self.durability = durability
         self._begin()
         _all_logs.add(self)
@@ -139,27 +130,18 @@ class FileLog(RotatedLog):
     # --- append ---
 
     def write_as(self, writer: str) -> None:
-        """Begin the ids of events to come with `writer`, which nobody else may use."""
         self._writer = writer
         self._numbers = itertools.count(1)
 
     def new_event(self, kind: Kind, key: str, cells: dict[str, str], ts: str) -> Event:
-        """Return an event with an id of this writer's."""
         if self._pid != os.getpid():
             self._begin_again_after_fork()
         return Event(f"{self._writer}-{next(self._numbers)}", ts, kind.value, key, cells)
 
     def append(self, event: Event, *, token: int | None = None) -> None:  # noqa: ARG002  # files have no claims
-        """Append one event; once this returns, it is as durable as `durability` says.
-
-        Raises:
-            InvalidEvent: It cannot be a line of the log; nothing was written.
-            AppendError: It could not be made durable, transient faults retried; the error carries the event.
-        """
         self._append(encode(event), event)
 
     def append_all(self, events: Sequence[Event]) -> None:
-        """Append some events in one write; see `append`."""
         if events:
             self._append(b"".join(map(encode, events)), events[0])
 
@@ -172,11 +154,7 @@ class FileLog(RotatedLog):
                     raise
                 self._append_again(line, error)
             except (OSError, EventCsvError) as last:
-                tries = f" ({1 + RETRIES} tries)" if _is_transient(last) else " (1 try)"
-                reason = reason_of(last)
-                if isinstance(last, OSError):  # which says no more of its file than where it is, as this does
-                    reason = reason.removeprefix(f"{self.directory}/")
-                raise append_error(self.directory, event, reason, tries) from last
+                raise _append_failure(self.directory, event, last) from last
 
     def _append_again(self, line: bytes, failure: Exception) -> None:
         """Retry what failed with `failure`; the same id may then stand in the log twice."""
@@ -208,7 +186,7 @@ class FileLog(RotatedLog):
 
     def _mutex_is_mine(self) -> bool:
         # What threading.Condition asks, too: only the lock itself knows at every moment, as no flag beside it can.
-        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # see above
+        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # there is no other way to ask
 
     def _write_locked(self, line: bytes) -> None:
         # Nested, so that a Ctrl-C that strikes the inner unlock does not leave the lock behind. `_holds_lock` is set
@@ -309,8 +287,7 @@ class FileLog(RotatedLog):
         self._poisoned = False
 
     def connections_left(self) -> int | None:
-        """Return None: any number of processes can open files."""
-        return None
+        return None  # any number of processes can open files
 
     def claims(self, *, owner: str, lease_s: float, seen: Position) -> None:
         """Return None: who works with files is on one machine, where the session lock keeps others away."""
@@ -320,7 +297,6 @@ class FileLog(RotatedLog):
         return self.storage.exists(self.directory)
 
     def close(self) -> None:
-        """Close the files; the next append opens them again. Nothing is lost when this is never called."""
         with self._mutex:
             self._close_files()
 
@@ -340,6 +316,14 @@ class FileLog(RotatedLog):
 
 def _is_transient(error: BaseException) -> bool:
     return isinstance(error, LockTimeout) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
+
+
+def _append_failure(directory: str, event: Event, error: Exception) -> AppendError:
+    tries = f" ({1 + RETRIES} tries)" if _is_transient(error) else " (1 try)"
+    reason = reason_of(error)
+    if isinstance(error, OSError):  # which says no more of its file than where it is, as this does
+        reason = reason.removeprefix(f"{directory}/")
+    return append_error(directory, event, reason, tries)
 
 
 _all_logs: weakref.WeakSet[FileLog] = weakref.WeakSet()

@@ -34,7 +34,7 @@ _WORTH_A_THREAD_BYTES: Final = 8 << 20
 
 
 class LogReader:
-    """Reads the log in a directory.
+    """Reads the log in a directory; see `Log` for what its methods do.
 
     Args:
         directory: Where the segments are; it may not be there yet.
@@ -48,18 +48,15 @@ class LogReader:
 
     @property
     def place(self) -> str:
-        """Where the log is, for messages."""
         return self.directory
 
     def exists(self) -> bool:
-        """Tell whether the log has been begun."""
         return bool(self.segments())
 
     def path(self, segment: int) -> str:
         return os.path.join(self.directory, segment_name(segment))
 
     def segments(self) -> list[int]:
-        """Return the numbers of the segments, in order; empty when there is no log yet."""
         if not self.storage.has_directory(self.directory):
             return []
         names = self.storage.names(self.directory)
@@ -78,16 +75,10 @@ class LogReader:
             return segment is not None and segment.has_crlf
 
     def header(self, number: int) -> dict[str, Any] | None:
-        """Return the record of a segment's header line, or None when there is no whole one.
-
-        Raises:
-            UnsupportedFormat: The segment was made by a newer eventcsv.
-        """
         with self.opened(number) as segment:
             return segment.header() if segment else None
 
     def identity(self) -> str | None:
-        """Return the uuid of this log, or None when no header tells."""
         for number in self.segments():
             if header := self.header(number):
                 return str(header["log"])
@@ -112,20 +103,17 @@ class LogReader:
         return LogEnd(Position(number, end_bytes), torn)
 
     def sync(self, start: Position, end: Position) -> None:
-        """Make durable what stands between two positions: nobody may rely on what a power cut could still take back."""
         for number in range(start.segment, end.segment + 1):
             with suppress(FileNotFoundError), self.storage.opened(self.path(number)) as fd:
                 self.storage.datasync(fd)
 
     def starts_line(self, position: Position) -> bool:
-        """Tell whether a position of this log is the start of a line, as every position was when it was noted."""
         if not position.offset_bytes:
             return True
         with self.opened(position.segment) as segment:
             return segment is not None and segment.pread(1, position.offset_bytes - 1) == b"\n"
 
     def first(self) -> Position:
-        """Return where the log starts; later than segment 1 once old segments were pruned."""
         return Position(min(self.segments(), default=1), 0)
 
     def read(self, start: Position, end: Position, *, crc: int = 0) -> Iterator[Chunk]:
@@ -159,7 +147,6 @@ class LogReader:
                         yield Chunk(content.segment.path, content.size_bytes, b"", crc, (broken,))
 
     def tail(self, end: Position, size_bytes: int) -> Iterator[Chunk]:
-        """Yield the last lines before a position, about `size_bytes` of them, all from its own segment."""
         start = Position(end.segment, max(0, end.offset_bytes - size_bytes))
         if start.offset_bytes:
             with self.opened(end.segment) as segment:
@@ -208,7 +195,6 @@ class LogReader:
         return crc
 
     def size_bytes(self, start: Position, end: Position) -> int:
-        """Return how many bytes stand between two positions, about; for a progress bar."""
         total = end.offset_bytes - start.offset_bytes
         for number in range(start.segment, end.segment):
             status = self.storage.stat(self.path(number))

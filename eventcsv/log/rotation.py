@@ -15,6 +15,7 @@ from eventcsv.log.reader import LogReader
 from eventcsv.log.segment import Segment, check_header, header_record
 from eventcsv.log.types import Position
 from eventcsv.masking import escaped
+from eventcsv.storage.files import rights_to_look
 from eventcsv.storage.locks import locked
 from eventcsv.storage.naming import log_of, rival_of
 
@@ -31,15 +32,15 @@ class RotatedLog(LogReader):
     """A log in a directory, as far as whole segments of it are made, sealed and removed.
 
     Args:
-        directory: Where the segments are; made by the first append.
+        directory: Where the segments are.
+        storage: The seam to the file system.
         key_column: The column that identifies a row; it is noted in the headers and has to match them.
         lock_timeout_s: How long to wait for the lock, in seconds.
-        storage: The seam to the file system.
         csv_path: The CSV; who may read it when the log is begun may read the log. By default only its owner may.
     """
 
     def __init__(
-        self, directory: str, *, key_column: str, lock_timeout_s: float, storage: Storage, csv_path: str | None
+        self, directory: str, storage: Storage, *, key_column: str, lock_timeout_s: float, csv_path: str | None
     ) -> None:
         super().__init__(directory, storage)
         self.key_column = key_column
@@ -49,7 +50,7 @@ class RotatedLog(LogReader):
 
     def rights(self) -> Rights | None:
         """Return the rights to give the directory of the log; None when it is for its owner only."""
-        return self.storage.rights_to_look(self.directory, self.csv_path) if self.csv_path else None
+        return rights_to_look(self.storage, self.directory, self.csv_path) if self.csv_path else None
 
     def _make_directory(self) -> None:
         self.storage.make_directory(self.directory, like=self.rights)
@@ -78,11 +79,6 @@ class RotatedLog(LogReader):
             return self.storage.fstat(fd).st_size
 
     def check_key_column(self) -> None:
-        """Refuse a log that was made for another key column.
-
-        Raises:
-            UnsupportedFormat: It was, or a newer eventcsv made it.
-        """
         for number in self.segments():
             if self._checked_header(number):
                 return
@@ -132,19 +128,13 @@ class RotatedLog(LogReader):
         return identity if isinstance(identity, str) else None
 
     def make(self) -> None:
-        """Make the log with its first segment, unless it is there."""
         if not self.segments():
             with self.locked():
                 if not self.segments():
                     self.begin_segment(1)
 
     def new_segment(self) -> Position:
-        """Begin a new segment and seal the one before; return where the new one starts.
-
-        Raises:
-            LockTimeout: The lock was held by somebody else.
-            OSError: The disk said no.
-        """
+        """Begin a new segment and seal the one before; return where the new one starts."""
         with self.locked():
             highest = max(self.segments(), default=0)
             self.begin_segment(highest + 1)
@@ -152,12 +142,7 @@ class RotatedLog(LogReader):
         return Position(highest + 1, 0)
 
     def finish_seals(self) -> None:
-        """Seal the finished segments whose sealing a crash had cut short, so that nobody takes that for damage.
-
-        Raises:
-            LockTimeout: The lock was held by somebody else.
-            OSError: The disk said no.
-        """
+        """Seal the finished segments whose sealing a crash had cut short, so that nobody takes that for damage."""
         if len(self.segments()) > 1:
             with self.locked():
                 self._seal_up_to(max(self.segments(), default=0) - 1)

@@ -74,6 +74,20 @@ def check_header(header: dict[str, Any] | None, key_column: str, place: str) -> 
         )
 
 
+def _without_crs(storage: Storage, fd: int) -> int:
+    """Open a copy of an open file that nobody else sees and in which CR LF is LF."""
+    from tempfile import TemporaryFile  # noqa: PLC0415  # only who meets such a file pays for it
+
+    with TemporaryFile(buffering=0) as copy:
+        left = b""
+        for piece in storage.pieces(fd, 0, storage.fstat(fd).st_size):
+            text = left + piece
+            left = b"\r" if text.endswith(b"\r") else b""
+            storage.write_all(copy.fileno(), text.removesuffix(b"\r").replace(b"\r\n", b"\n"))
+        storage.write_all(copy.fileno(), left)
+        return os.dup(copy.fileno())
+
+
 @contextmanager
 def opened_segment(storage: Storage, path: str) -> Iterator[Segment | None]:
     """Open a segment to read it as it was written, whoever put CRs into it since, or give None when it is gone."""
@@ -86,7 +100,7 @@ def opened_segment(storage: Storage, path: str) -> Iterator[Segment | None]:
         if not has_crlf(storage.pread(fd, _HEAD_BYTES, 0)):
             yield Segment(storage, path, fd)
             return
-        copy = storage.open_without_crs(fd)
+        copy = _without_crs(storage, fd)
     with storage.closing(copy):
         yield Segment(storage, path, copy, has_crlf=True)
 

@@ -149,19 +149,6 @@ class Storage(System):
             yield piece
             start_bytes += len(piece)
 
-    def open_without_crs(self, fd: int) -> int:
-        """Open a copy of an open file that nobody else sees and in which CR LF is LF."""
-        from tempfile import TemporaryFile  # noqa: PLC0415  # only who meets such a file pays for it
-
-        with TemporaryFile(buffering=0) as copy:
-            left = b""
-            for piece in self.pieces(fd, 0, self.fstat(fd).st_size):
-                text = left + piece
-                left = b"\r" if text.endswith(b"\r") else b""
-                self.write_all(copy.fileno(), text.removesuffix(b"\r").replace(b"\r\n", b"\n"))
-            self.write_all(copy.fileno(), left)
-            return os.dup(copy.fileno())
-
     def write_all(self, fd: int, data: bytes) -> None:
         """Write all of `data`, in as many writes as it takes."""
         rest = memoryview(data)
@@ -202,17 +189,7 @@ class Storage(System):
         self.put(path, data, by_way_of=f"{path}.tmp", like=folder.to_read(os.geteuid()) if folder else None)
 
     def put(self, path: str, data: bytes, *, by_way_of: str, like: Rights | None) -> tuple[str, ...]:
-        """Put `data` at `path`, durably and in one step.
-
-        Args:
-            path: Where.
-            data: The whole content.
-            by_way_of: The name in the same directory under which it is written; nobody else uses it.
-            like: The rights that it gets; by default it is ours alone.
-
-        Returns:
-            What of the rights the system did not let us give, in words.
-        """
+        """Put `data` at `path`, durably and in one step, by way of a name beside it; else as `write_new` does."""
         try:
             lost = self.write_new(by_way_of, data, like=like)
             self.replace(by_way_of, path)
@@ -294,25 +271,26 @@ class Storage(System):
         with self.closing(self.open(path, os.O_RDONLY | os.O_DIRECTORY)) as fd:
             self.grant(fd, rights)
 
-    def rights_to_look(self, directory: str, file: str) -> Rights | None:
-        """Return the rights to give a directory, so that whoever may read a file may look into it, and nobody else.
 
-        Returns:
-            None when it has to be for its owner only: the file is not there, or the folders that lead to it, and not
-            to the directory, are closed to some.
-        """
-        rights = self.rights(file)
-        if rights is None:
+def rights_to_look(storage: Storage, directory: str, file: str) -> Rights | None:
+    """Return the rights to give a directory, so that whoever may read a file may look into it, and nobody else.
+
+    Returns:
+        None when it has to be for its owner only: the file is not there, or the folders that lead to it, and not
+        to the directory, are closed to some.
+    """
+    rights = storage.rights(file)
+    if rights is None:
+        return None
+    place = os.path.dirname(file)
+    top = os.path.commonpath([os.path.realpath(os.path.dirname(directory)), os.path.realpath(place)])
+    place = os.path.realpath(place)
+    while place != top:
+        folder = storage.rights(place)
+        if folder is None or not folder.least & LOOK:
             return None
-        place = os.path.dirname(file)
-        top = os.path.commonpath([os.path.realpath(os.path.dirname(directory)), os.path.realpath(place)])
-        place = os.path.realpath(place)
-        while place != top:
-            folder = self.rights(place)
-            if folder is None or not folder.least & LOOK:
-                return None
-            place = os.path.dirname(place)
-        return rights.to_look_into(os.geteuid())
+        place = os.path.dirname(place)
+    return rights.to_look_into(os.geteuid())
 
 
 def _unsafe(path: str, status: os.stat_result, *, wanted: str = "a regular file of yours") -> str:

@@ -23,6 +23,7 @@ from eventcsv.errors import BackupError, EventCsvError, UnsupportedFormat
 from eventcsv.event import InFlight, utc_text
 from eventcsv.log.line import FORMAT_VERSION, sealed, unsealed
 from eventcsv.log.types import Position
+from eventcsv.storage.files import rights_to_look
 from eventcsv.storage.naming import unfinished
 from eventcsv.table.merge import Met
 from eventcsv.view import retention
@@ -127,7 +128,7 @@ class BackupStore:
             BackupError: What was read back is not what was written.
             OSError: The disk said no.
         """
-        looks = self._storage.rights_to_look(self.directory, self._csv_path)
+        looks = rights_to_look(self._storage, self.directory, self._csv_path)
         self._storage.make_directory(self.directory, like=lambda: looks)
         reads = looks and looks.to_read(os.geteuid())
         self.clear_interrupted()

@@ -20,7 +20,7 @@ from eventcsv.log.reader import LogReader
 from eventcsv.log.retry import append_error
 from eventcsv.log.segment import header_record
 from eventcsv.log.types import Position
-from eventcsv.storage.files import Storage
+from eventcsv.storage.files import Storage, rights_to_look
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -153,7 +153,7 @@ class PgLog(PgReader):
             self.storage.make_directory(self.directory, like=self._rights)
 
     def _rights(self) -> Rights | None:
-        return self.storage.rights_to_look(self.directory, self.csv_path) if self.csv_path else None
+        return rights_to_look(self.storage, self.directory, self.csv_path) if self.csv_path else None
 
     def _check_no_other_log(self) -> None:
         """Refuse to go on beside a file log that this one does not continue: its results would be lost from the CSV."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import EventCsvError, UnsafePath
 from eventcsv.storage.rights import LOOK, Rights
-from eventcsv.storage.system import System
+from eventcsv.storage.system import NEW_FILE_MODE, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -81,6 +81,8 @@ class Storage(System):
         if status.st_nlink > 1 or status.st_uid != os.geteuid():
             self.close(fd)
             raise UnsafePath(_unsafe(path, status))
+        if flags & os.O_CREAT and status.st_mode & NEW_FILE_MODE != NEW_FILE_MODE:
+            self.set_mode(fd, NEW_FILE_MODE)  # a umask that takes everything would keep even us from it the next time
         return fd
 
     def check_ours(self, path: str) -> None:

@@ -148,6 +148,9 @@ class System:
     def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
         return os.pread(fd, size_bytes, offset_bytes)
 
+    def set_mode(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
     def fstat(self, fd: int) -> os.stat_result:
         try:
             return os.fstat(fd)
@@ -216,6 +219,8 @@ class System:
 
     def mkdir(self, path: str) -> None:
         os.mkdir(path, NEW_DIRECTORY_MODE)
+        if os.lstat(path).st_mode & NEW_DIRECTORY_MODE != NEW_DIRECTORY_MODE:
+            os.chmod(path, NEW_DIRECTORY_MODE)  # a umask that takes everything would keep even us out
 
     def names(self, path: str) -> list[str]:
         """Return the names in a directory."""

@@ -88,7 +88,7 @@ def _key_text(key: object, key_column: str, notes: list[Note]) -> str:
     text = whole_digits(key) or text_of(key, told)
     if text is None:
         raise InvalidEvent("key", f"must not be missing, as {short(key)} is")
-    notes.append(Note(key_column, f"{short(key)}, a {type(key).__name__}, was taken for {short(text)}"))
+    notes.append(Note(key_column, f"{short(key)} ({type(key).__name__}) was taken for {short(text)}"))
     return text
 
 

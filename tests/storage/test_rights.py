@@ -310,6 +310,14 @@ LOOKING: Final = (
 )
 
 
+def test_a_umask_that_takes_everything_keeps_nobody_from_their_own_job(shared: Path) -> None:
+    """Not even from the lock files, which the next process has to open again."""
+    shared.parent.chmod(0o777)
+    for line in ("emit {} PO1 COMPLETED", "compact {}", "emit {} PO2 COMPLETED", "compact {}", "status {}"):
+        done = eventcsv(ANA, TEAM, *line.format(shared).split(), umask=0o777)
+        assert 0 == done.returncode, (line, done.stderr)
+
+
 @pytest.mark.parametrize("how", ["group", "list"])
 def test_a_colleague_may_look(shared: Path, how: str) -> None:
     """Whoever may read the CSV may ask how far the job is, with an account of their own, and disturbs nothing."""

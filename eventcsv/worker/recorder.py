@@ -129,7 +129,7 @@ class Recorder:
         """Record the result of one PO. Once this returns, the result survives whatever `durability` promises.
 
         For every column: None leaves it alone, and so does what NumPy and pandas mean by missing; "" clears it. Values
-        of any other type than the usual one are recorded, too, as the README's table says. What had to be mended is
+        of any other type than the usual one are recorded, too, as the guide's table says. What had to be mended is
         logged as `result.mended`.
 
         Args:

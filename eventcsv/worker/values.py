@@ -1,6 +1,6 @@
 r"""Values to text: what anybody may give for a cell becomes the text of that cell. Pure; nothing else does it.
 
-The README has the table. What NumPy and pandas bring is known by the names of its types: nothing here loads them.
+The guide has the table. What NumPy and pandas bring is known by the names of its types: nothing here loads them.
 """
 
 from __future__ import annotations

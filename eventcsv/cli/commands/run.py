@@ -36,6 +36,7 @@ from eventcsv.event import DONE
 from eventcsv.job import EventCsv
 from eventcsv.log.interface import LEASE_S
 from eventcsv.masking import masked
+from eventcsv.run.starting import check_callable, check_hook, workers_possible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,8 @@ def run(
         with checked("--session"):
             session = job.session(session_id=session_id, refresh_s=refresh_s, accept_edit=accept_edit)
         work = partial(session.run, process, timeout_s=timeout_s, interrupted=interrupted, done=done, lease_s=lease_s)
-        result, trouble = _work(session, partial(work, **hooks), workers, partial(Monitor, job, done), screen)
+        enough = partial(workers_possible, job.log, workers)
+        result, trouble = _work(session, partial(work, **hooks), enough, partial(Monitor, job, done), screen)
     progress = None if trouble else job.progress(done=done)
     lines = messages.run_lines(job.csv_path, result, progress, session.backup, trouble, done=done)
     Output(as_json).show(messages.run_record(session, result, progress, trouble), lines)
@@ -99,7 +101,7 @@ def run(
 def _work(
     session: Session,
     work: Callable[..., RunResult],
-    workers: int,
+    enough: Callable[[], tuple[int, str]],
     watch: Callable[[], Monitor],
     screen: Screen | None,
 ) -> tuple[RunResult, str]:
@@ -114,7 +116,7 @@ def _work(
                 say(line)
             for line in messages.key_lines(monitor.progress):
                 say(line)
-            workers, notice = session.workers_possible(workers)
+            workers, notice = enough()
             if notice:
                 say(f"eventcsv: {notice}")
             with following(monitor, session, screen, say):
@@ -130,8 +132,6 @@ def _work(
 
 
 def _process(function: str) -> Process:
-    from eventcsv.run.session import check_callable  # noqa: PLC0415  # the operator side
-
     process = named_function(function, "MODULE:FUNCTION")
     try:
         check_callable(process)
@@ -141,8 +141,6 @@ def _process(function: str) -> Process:
 
 
 def _hook(function: str | None, name: str) -> Callable[[], object] | None:
-    from eventcsv.run.session import check_hook  # noqa: PLC0415  # the operator side
-
     hook = named_function(function, f"--{name}") if function else None
     try:
         check_hook(hook, name)

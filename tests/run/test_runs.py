@@ -379,13 +379,20 @@ def noted(folder: Path, what: str) -> set[str]:
 def test_who_ends_in_peace_is_finalized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
     """Each worker that comes to the end of the run, and none that was lost before, closes what it has opened."""
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
-    job = make_job(tmp_path, {f"PO{number}": "kill" if number == 5 else "pid" for number in range(12)})
-    with job.session() as session:
+    what = {f"PO{number}": "pid" for number in range(10)} | {"PO5": "kill", "PO10": "gate"}
+    job = make_job(tmp_path, what)
+
+    def let_it_end() -> None:
+        wait_until(lambda: len(noted(tmp_path, "starts")) == 3)
+        time.sleep(1)  # until the one that took the place of the lost one is ready: before that it is lost as well
+        (tmp_path / "gate").touch()
+
+    with meanwhile(let_it_end), job.session() as session:
         result = session.run(jobs.work, workers=2, **hooks)
     starts, ends = noted(tmp_path, "starts"), noted(tmp_path, "ends")
     assert (1, len(starts) - 1) == (result.lost_workers, len(ends))
     assert ends < starts
-    assert {"COMPLETED": 11, "ERROR": 1} == result.by_status
+    assert {"COMPLETED": 10, "ERROR": 1} == result.by_status
 
 
 def test_who_is_asked_to_leave_is_finalized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from eventcsv.event import COLUMNS, FAILED, Event, Status, utc_text
 from eventcsv.log.scan import events
 from eventcsv.report.history import History, PoHistory
 from eventcsv.report.model import (
-    Category,
     Copy,
     Ending,
     FailureGroup,
@@ -29,7 +28,7 @@ from eventcsv.report.model import (
     Slow,
     StatusCount,
 )
-from eventcsv.report.timeline import timeline_of
+from eventcsv.report.timeline import Category, timeline_of
 from eventcsv.view.progress import done_words, work_of
 from eventcsv.view.retention import EDITED, SESSION
 

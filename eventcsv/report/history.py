@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, Kind, column_id
 from eventcsv.report.grouping import pattern_of
-from eventcsv.report.model import Category
-from eventcsv.report.timeline import Moment
+from eventcsv.report.timeline import Category, Moment
 from eventcsv.table.fold import FORMULA_STARTS
 
 if TYPE_CHECKING:

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from eventcsv.event import Event
     from eventcsv.log.types import Damage
-    from eventcsv.report.timeline import Timeline
-
-
-class Category(StrEnum):
-    """What a STATUS amounts to."""
-
-    DONE = "done"
-    OPEN = "open"
-    FAILED = "failed"
-    WAITING = "waiting"
+    from eventcsv.report.timeline import Category, Timeline
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.event import utc_text
-from eventcsv.report.model import Category
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 MOST_BARS: Final = 60
 _DAY_S: Final = 86_400
 _WIDTHS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, _DAY_S)
+
+
+class Category(StrEnum):
+    """What a STATUS amounts to."""
+
+    DONE = "done"
+    OPEN = "open"
+    FAILED = "failed"
+    WAITING = "waiting"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from eventcsv.event import Kind, utc_text
 from eventcsv.report.collect import shares_of, shown_text
 from eventcsv.report.grouping import pattern_of
 from eventcsv.report.history import KEPT_EVENTS
-from eventcsv.report.model import Category, Ending
+from eventcsv.report.model import Ending
 from eventcsv.report.page import render
-from eventcsv.report.timeline import MOST_BARS, Moment, timeline_of
+from eventcsv.report.timeline import MOST_BARS, Category, Moment, timeline_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -163,8 +162,10 @@ def _bases(files: JobFiles, end: LogEnd) -> list[tuple[Position, Table]]:
     start = beginning or files.log.first()
     for base in reversed(list(files.bases())):
         if base.beginning == beginning and base.position is not None and start <= base.position <= end.position:
-            with suppress(BackupError, InvalidCsv):
+            try:
                 found.append((base.position, files.table_of(base, files.backups.read(base))))
+            except (BackupError, InvalidCsv) as error:
+                masking.get_logger().error("backup.damaged", backup=base.path, error=str(error))
     return sorted(found, key=lambda item: item[0])
 
 

@@ -111,12 +111,7 @@ class StartingPoints:
             end: The log's end.
             seen: What was read of the log for it is added, unless that is too much to keep.
         """
-        start = self._held(end)
-        if start is None:
-            for base in self._files.bases():
-                with suppress(BackupError, InvalidCsv):
-                    start = self.from_backup(base, None, end, "")
-                    break
+        start = self._held(end) or self._from_newest(None, end, "", has_to_be_read=True)
         if start is None:
             return None
         if self._log.size_bytes(start.position, end.position) > _SEEN_BYTES:
@@ -144,13 +139,28 @@ class StartingPoints:
             delimiter=saved.delimiter,
         )
 
-    def _from_base(self, current: bytes | None, end: LogEnd, reason: str) -> StartingPoint:
-        """Start from the newest valid base; a CSV that has none becomes one itself."""
+    def _from_newest(
+        self, current: bytes | None, end: LogEnd, reason: str, *, has_to_be_read: bool = False
+    ) -> StartingPoint | None:
+        """Start from the newest base that is whole; of the others it is told that they are not.
+
+        When there is none, and one could not even be read, that is raised if it has to be: it may be read yet.
+        """
+        unread = None
         for base in self._files.bases():
             try:
                 return self.from_backup(base, current, end, reason)
             except (BackupError, InvalidCsv) as error:
                 masking.get_logger().error("backup.damaged", backup=base.path, error=str(error))
+                unread = error if isinstance(error.__cause__, OSError) else unread
+        if unread and has_to_be_read:
+            raise unread
+        return None
+
+    def _from_base(self, current: bytes | None, end: LogEnd, reason: str) -> StartingPoint:
+        """Start from the newest valid base; a CSV that has none becomes one itself."""
+        if start := self._from_newest(current, end, reason):
+            return start
         if current is None:
             raise InvalidCsv(
                 f"{self._files.csv_path}: there is no such file, "

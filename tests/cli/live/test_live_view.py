@@ -407,7 +407,7 @@ def test_a_pipe_gets_lines_without_control_codes(job: EventCsv, csv_path: Path) 
 def test_a_run_draws_below_what_its_workers_print(csv_path: Path) -> None:
     """What is printed stays, the view goes, the cursor is back, and the result stands below."""
     (csv_path.parent / "work.py").write_text(
-        "import time\ndef work(key, row):\n    print('chatter of', key)\n    time.sleep(1.5)\n"
+        "import time\ndef work(key, row):\n    print('chatter of', key)\n    time.sleep(4)\n"
     )
     with Terminal(csv_path.parent) as terminal:
         terminal.type(f"{COMMAND} run input.csv work:work\n")

@@ -199,6 +199,10 @@ def test_a_toy_loses_results_in_the_storm(tmp_path: Path, toy: str) -> None:
 
 def test_without_the_note_a_half_line_is_taken_for_damage(tmp_path: Path) -> None:
     """Control: whoever heals says nothing, and every command ends as if something were lost."""
-    with folder_on("tmpfs", tmp_path) as folder:
-        storm = Storm(folder, 36, ["status ended with 3"], "no note")
-        assert ([], True) == (storm.lost, storm.met["status ended with 3"] > 0)
+    for _ in range(4):  # each of up to 360 kills, few of which tear a line
+        with folder_on("tmpfs", tmp_path) as folder:
+            storm = Storm(folder, 36, ["status ended with 3"], "no note")
+        assert [] == storm.lost
+        if storm.met["status ended with 3"]:
+            return
+    pytest.fail("no half line was taken for damage")

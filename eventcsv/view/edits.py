@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 MOST_VANISHED: Final = 10
 MOST_SHARE_VANISHED: Final = 0.05
 _NUMBER_IN_SHORT = re.compile(r"[^eE]+[eE][+-]?\d+")
-_STATUS: Final = column_id(COLUMNS["status"])
 _STAMP: Final = column_id(COLUMNS["last_processed"])
 
 

@@ -250,11 +250,8 @@ class Recorder:
 
     def _check_key_column(self) -> None:
         """Refuse to begin a log for a key column that the CSV's first line does not hold; it could never be folded."""
-        fd = self._storage.open_regular(self.csv_path, os.O_RDONLY)
-        try:
+        with self._storage.closing(self._storage.open_regular(self.csv_path, os.O_RDONLY)) as fd:
             head = self._storage.pread(fd, _HEAD_BYTES, 0)
-        finally:
-            self._storage.close(fd)
         if head.startswith(WORKBOOKS):
             raise InvalidCsv(
                 f"{self.csv_path}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8', "

@@ -291,9 +291,11 @@ class OneJob(RuleBasedStateMachine):
     @rule(at=st.integers(0, 60))
     def killed_in_compact(self, at: int) -> None:
         """Die at a step of a compaction, then start again."""
+        job = with_storage(EventCsv(self.path), Dying(at))
         try:
-            with_storage(EventCsv(self.path), Dying(at)).compact()
+            job.compact()
         except Killed:
+            job.close()  # as the system does for who is dead: it may have been appending what a person changed
             self.job = EventCsv(self.path, durability="process")
             self.job.compact()
         self.compacted()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
 from hypothesis import settings
+from living import workers_of
 
 from eventcsv import EventCsv
 from eventcsv.log.line import is_whole
@@ -107,6 +108,14 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+@pytest.fixture
+def no_process_is_left() -> Iterator[None]:
+    """After the test no worker is left, neither alive nor as a zombie."""
+    before = set(workers_of(os.getpid()))
+    yield
+    assert set() == set(workers_of(os.getpid())) - before
+
+
 @pytest.fixture(scope="session")
 def pg_server() -> Iterator[PgServer]:
     """A PostgreSQL server with eventcsv's schema, one for all tests of a process."""
@@ -132,6 +141,11 @@ def segment_of(job: EventCsv, number: int = 1) -> Path:
     return Path(job.log_dir) / f"events-{number:06d}.jsonl"
 
 
+def lines_of(job: EventCsv, number: int = 1) -> list[bytes]:
+    """Return the lines of a segment after its header."""
+    return segment_of(job, number).read_bytes().split(b"\n")[1:-1]
+
+
 def split_healed(found: bytes, before: bytes, line: bytes) -> tuple[bytes, int | None]:
     """Take apart what stands between what a log was and its new last line.
 
@@ -148,6 +162,18 @@ def split_healed(found: bytes, before: bytes, line: bytes) -> tuple[bytes, int |
 def read_csv(path: Path, *, delimiter: str = ";") -> list[dict[str, str]]:
     """Return the rows of a CSV as Python's csv module reads them."""
     return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), delimiter=delimiter))
+
+
+def statuses(csv: EventCsv | Path) -> list[str]:
+    """Return the STATUS of each row of a CSV, or of a job's."""
+    return [row["STATUS"] for row in read_csv(csv if isinstance(csv, Path) else Path(csv.csv_path))]
+
+
+def flip(path: Path, place: int) -> None:
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

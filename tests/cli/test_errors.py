@@ -1,7 +1,7 @@
 """The promise: whatever goes wrong is told in words that say what, where and what next; tracebacks are for --debug.
 
 Provoked through the real command line. What is wrong with a CSV, an event or a stranger's file is in
-`test_bad_input.py`, mistakes in calling `run` and missing CSVs in `test_commands.py`; here is the rest.
+`test_refusals.py`, mistakes in calling `run` and missing CSVs in `test_commands.py`; here is the rest.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from command_line import COMMAND
 from command_line import run_in as run
-from conftest import read_csv, segment_of, tree, wait_until
+from conftest import read_csv, segment_of, statuses, tree, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,11 +80,6 @@ def results(place: Path) -> int:
     return sum(path.read_bytes().count(b'"kind":"result"') for path in place.glob("input.events/*.jsonl"))
 
 
-def statuses(place: Path) -> list[str]:
-    """Return the STATUS of each PO in the CSV."""
-    return [row["STATUS"] for row in read_csv(place / "input.csv")]
-
-
 # --- run ---------------------------------------------------------------------------------------------------------
 
 
@@ -94,7 +89,7 @@ def test_a_run_from_the_shell(place: Path) -> None:
     done = run(place, "run", "input.csv", "jobs:download", "-w", 3, *hooks, "--json")
     record = orjson.loads(done.stdout)
     assert (0, 40, {"COMPLETED": 40}) == (done.returncode, record["processed"], record["by_status"])
-    assert ["COMPLETED"] * 40 == statuses(place)
+    assert ["COMPLETED"] * 40 == statuses(place / "input.csv")
     assert {("s1!", "1")} == {(row["SUPPLIER"], row["opened"]) for row in read_csv(place / "input.csv")[:1]}
     assert "chatter of PO7" in done.stderr
     assert {"1"} == set((place / "closed").read_text().split())
@@ -153,9 +148,9 @@ def test_a_signal_stops_a_run_cleanly(place: Path, number: int) -> None:
     record = orjson.loads(out)
     assert (1, signal.Signals(number).name) == (process.returncode, record["stopped"])
     assert [] == record["progress"]["in_flight"]
-    assert record["processed"] == results(place) == statuses(place).count("COMPLETED") < 40
+    assert record["processed"] == results(place) == statuses(place / "input.csv").count("COMPLETED") < 40
     assert 0 == run(place, "run", "input.csv", "jobs:download", "-w", 2).returncode
-    assert ["COMPLETED"] * 40 == statuses(place)
+    assert ["COMPLETED"] * 40 == statuses(place / "input.csv")
 
 
 def test_insisting_stops_at_once_and_tells_what_was_in_flight(place: Path) -> None:
@@ -167,11 +162,11 @@ def test_insisting_stops_at_once_and_tells_what_was_in_flight(place: Path) -> No
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert (1, True) == (process.returncode, b"run it again to go on" in err)
-    assert (39, "") == (statuses(place).count("COMPLETED"), statuses(place)[2])
+    assert (39, "") == (statuses(place / "input.csv").count("COMPLETED"), statuses(place / "input.csv")[2])
     status = run(place, "status", "input.csv", "--json")
     assert ["PO3"] == [item["key"] for item in orjson.loads(status.stdout)["in_flight"]]
     held = run(place, "run", "input.csv", "jobs:download", "--interrupted", "hold")
-    assert (True, 39) == ("held       1 in flight" in held.stdout, statuses(place).count("COMPLETED"))
+    assert (True, 39) == ("held       1 in flight" in held.stdout, statuses(place / "input.csv").count("COMPLETED"))
     retried = run(place, "run", "input.csv", "jobs:download")
     assert (0, True) == (retried.returncode, "retried    1 in flight when the last run died: PO3" in retried.stdout)
 
@@ -185,7 +180,11 @@ def test_a_killed_run_is_resumed(place: Path) -> None:
     recorded = results(place)
     done = run(place, "run", "input.csv", "jobs:download", "-w", 3, "--json")
     record = orjson.loads(done.stdout)
-    assert (0, 40 - recorded, ["COMPLETED"] * 40) == (done.returncode, record["processed"], statuses(place))
+    assert (0, 40 - recorded, ["COMPLETED"] * 40) == (
+        done.returncode,
+        record["processed"],
+        statuses(place / "input.csv"),
+    )
     assert 0 == run(place, "verify", "input.csv").returncode
 
 
@@ -249,7 +248,7 @@ def test_mistakes_are_told_plainly(place: Path, arguments: list[str], code: int,
     assert "Traceback" not in done.stderr
     if code != 1 or "nope.csv" in arguments:
         assert {"input.csv", "jobs.py", "broken.py"} == set(tree(place))
-    assert [""] * 40 == statuses(place)
+    assert [""] * 40 == statuses(place / "input.csv")
 
 
 def test_what_cannot_be_recorded_stays_pending(place: Path, small_disk: Path) -> None:
@@ -261,7 +260,7 @@ def test_what_cannot_be_recorded_stays_pending(place: Path, small_disk: Path) ->
     (small_disk / "fill").unlink()
     again = run(small_disk, "run", "input.csv", "jobs:download", "-w", 2, PYTHONDONTWRITEBYTECODE="1")
     assert 0 == again.returncode, again.stderr
-    assert ["COMPLETED"] * 40 == statuses(small_disk)
+    assert ["COMPLETED"] * 40 == statuses(small_disk / "input.csv")
 
 
 # --- status, pending, logs ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from conftest import cannot, read_csv, wait_until
+from conftest import cannot, statuses, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,11 +65,6 @@ def first(place: Path, *args: str, terminal: int | None = None) -> Iterator[tupl
         process.communicate(timeout=60)
 
 
-def statuses(place: Path) -> list[str]:
-    """Return the STATUS of each PO."""
-    return [row["STATUS"] for row in read_csv(place / "input.csv")]
-
-
 def zombies(pid: int) -> list[int]:
     """Return the children of a process that it has not buried."""
     return [child.pid for child in psutil.Process(pid).children() if child.status() == psutil.STATUS_ZOMBIE]
@@ -85,7 +80,7 @@ def test_orphans_are_buried(place: Path) -> None:
         assert [] == zombies(pid)
         (place / "gate").touch()
         _, err = process.communicate(timeout=60)
-    assert (0, ["COMPLETED"] * 3) == (process.returncode, statuses(place)), err
+    assert (0, ["COMPLETED"] * 3) == (process.returncode, statuses(place / "input.csv")), err
 
 
 def see_taken(pid: int, number: int) -> None:
@@ -112,7 +107,7 @@ def test_a_signal_reaches_the_run(place: Path, number: int) -> None:
         (place / "gate").touch()
         out, err = process.communicate(timeout=60)
     assert (1, True) == (process.returncode, f"by {signal.Signals(number).name}".encode() in out), (out, err)
-    assert ["COMPLETED", "", ""] == statuses(place)
+    assert ["COMPLETED", "", ""] == statuses(place / "input.csv")
 
 
 def test_ctrl_c_in_the_terminal_counts_once(place: Path) -> None:
@@ -126,7 +121,7 @@ def test_ctrl_c_in_the_terminal_counts_once(place: Path) -> None:
     os.close(master)
     os.close(terminal)
     assert (1, True) == (process.returncode, b"by SIGINT" in out), (out, err)
-    assert ["COMPLETED", "", ""] == statuses(place)
+    assert ["COMPLETED", "", ""] == statuses(place / "input.csv")
 
 
 def test_its_end_is_the_containers(place: Path) -> None:

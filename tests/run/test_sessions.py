@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jobs
 import operations
 import pytest
-from conftest import read_csv, segment_of, tree, wait_until
+from conftest import read_csv, segment_of, statuses, tree, wait_until
 from faults import Dying, Killed, Recording, with_storage
 
 from eventcsv import EventCsv, InvalidCsv, SessionActive
@@ -35,26 +35,9 @@ DEADLINE_S: Final = 60.0
 SPAWN: Final = multiprocessing.get_context("spawn")
 
 
-def statuses(path: Path) -> list[str]:
-    """Return the STATUS of each row."""
-    return [row["STATUS"] for row in read_csv(path)]
-
-
 def copies(folder: Path) -> dict[str, bytes]:
     """Return the CSVs in the backup folder, by the session in their names."""
     return {path.stem.split("_", 3)[3]: path.read_bytes() for path in (folder / "backup").glob("*.csv")}
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Return what no finished run leaves behind: temporary files, and backups without their metadata or CSV."""
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    alone = [
-        name
-        for name in names
-        if name.parent.name == "backup"
-        and not all([(folder / name.with_suffix(suffix)).exists() for suffix in (".json", ".csv")])
-    ]
-    return [str(name) for name in names if ".tmp" in name.name] + [str(name) for name in alone]
 
 
 @contextlib.contextmanager
@@ -430,7 +413,7 @@ def test_killed_sessions_leave_five_backups(csv_path: Path, job: EventCsv) -> No
         job.emit_result("PO1", "COMPLETED")
     assert recorded[-1] == read_csv(csv_path)[1]["LAST_PROCESSED"]
     assert 5 + 1 == len(job.backups())  # the first base stays
-    assert [] == leftovers(csv_path.parent)
+    assert [] == operations.leftovers(csv_path.parent)
     view = csv_path.read_bytes()
     assert (False, view) == (job.replay().changed, csv_path.read_bytes())
     assert () == job.verify().findings

@@ -98,6 +98,18 @@ class Dying(Recording):
         raise Killed(step)
 
 
+class KilledBeforeReplacing(Recording):
+    """Is killed at the moment when a file is about to be replaced."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def before(self, step: str, *args: object) -> None:
+        if step == "replace" and args[1] == self._path:
+            raise Killed
+
+
 class Refusing(Recording):
     """Raises an OSError for each step that `refuses` picks."""
 

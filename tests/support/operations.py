@@ -50,10 +50,35 @@ def check(holds: object, promise: str, place: object) -> None:
 # --- situations ---
 
 
-def edit(job: EventCsv, old: str, new: str) -> None:
-    """Change the CSV as an editor does that writes in place."""
-    path = Path(job.csv_path)
+def edit(csv: EventCsv | Path, old: str, new: str) -> None:
+    """Change a CSV, or that of a job, as an editor does that writes in place."""
+    path = csv if isinstance(csv, Path) else Path(csv.csv_path)
     path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Return what no finished run leaves behind: temporary files, and backups without their metadata or CSV."""
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    alone = [
+        name
+        for name in names
+        if name.parent.name == "backup"
+        and not all([(folder / name.with_suffix(suffix)).exists() for suffix in (".json", ".csv")])
+    ]
+    return [str(name) for name in names if ".tmp" in name.name] + [str(name) for name in alone]
+
+
+def view(job: EventCsv) -> bytes:
+    """Return the CSV."""
+    return Path(job.csv_path).read_bytes()
+
+
+def copied(job: EventCsv, name: str) -> EventCsv:
+    """Return a job on a copy of everything that another one has."""
+    folder = Path(job.csv_path).parent
+    target = folder.with_name(f"{folder.name}-{name}")
+    shutil.copytree(folder, target)
+    return EventCsv(target / "input.csv", durability="process", lock_timeout_s=10)
 
 
 def begun(folder: Path) -> EventCsv:

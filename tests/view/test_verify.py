@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import segment_of, tree
+from conftest import flip, segment_of, tree
 from faults import Recording, with_storage
 from inside import compactor_of
 
@@ -124,13 +124,6 @@ def test_a_torn_line_is_told_but_is_no_finding(sound: EventCsv) -> None:
 
 
 # --- every kind of damage ---
-
-
-def flip(path: Path, place: int) -> None:
-    """Flip one bit of a file."""
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
 
 
 def place_of(job: EventCsv, number: int, line: int) -> int:

@@ -23,7 +23,8 @@ from unittest.mock import patch
 import pytest
 from simulated import Machine, Odds, Process, Violation
 from simulated_storage import SimulatedStorage
-from simulation import LOG, Simulation
+from simulation import Simulation
+from witness import LOG
 
 from eventcsv.log.file_log import FileLog
 from eventcsv.log.reader import LogReader

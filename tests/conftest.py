@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
 from hypothesis import settings
@@ -61,7 +61,12 @@ def csv_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def job(csv_path: Path) -> EventCsv:
     """A job over it."""
-    return EventCsv(csv_path, durability="process", lock_timeout_s=10)
+    return job_on(csv_path)
+
+
+def job_on(path: Path, **options: Any) -> EventCsv:  # whatever EventCsv takes
+    """Return a job over a CSV that waits for no disk."""
+    return EventCsv(path, durability="process", lock_timeout_s=10, **options)
 
 
 def wait_until(holds: Callable[[], object], what: str = "what has to come") -> None:
@@ -141,6 +146,17 @@ def segment_of(job: EventCsv, number: int = 1) -> Path:
     return Path(job.log_dir) / f"events-{number:06d}.jsonl"
 
 
+def checkpoint_of(job: EventCsv) -> Path:
+    """Return the path of the checkpoint."""
+    return Path(job.log_dir) / "checkpoint.json"
+
+
+def append_raw(job: EventCsv, data: bytes, number: int = 1) -> None:
+    """Write behind what a segment holds, as nobody should."""
+    with segment_of(job, number).open("ab") as file:
+        file.write(data)
+
+
 def lines_of(job: EventCsv, number: int = 1) -> list[bytes]:
     """Return the lines of a segment after its header."""
     return segment_of(job, number).read_bytes().split(b"\n")[1:-1]
@@ -174,6 +190,12 @@ def flip(path: Path, place: int) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
+
+
+def replays_to_itself(path: Path | str) -> bool:
+    """Tell whether a replay says of a CSV that it is what it has to be, and leaves it so."""
+    before = Path(path).read_bytes()
+    return (False, before) == (EventCsv(path).replay().changed, Path(path).read_bytes())
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from command_line import COMMAND, run
+from command_line import COMMAND, ran, run, shown_on
 from conftest import read_csv, segment_of, wait_until
 
 from eventcsv.storage.locks import locked
@@ -103,13 +103,7 @@ def test_a_terminal_gets_a_bar_and_is_left_as_it_was(job: EventCsv, csv_path: Pa
     with subprocess.Popen([*COMMAND, "compact", str(csv_path)], stdout=-1, stderr=side) as done:
         out, _ = done.communicate(timeout=60)
     os.close(side)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(main, 65536)
-        except OSError:
-            break
-    os.close(main)
+    shown = shown_on(main)
     assert b"folding" in shown
     assert b"\x1b[?25h" in shown[shown.rindex(b"\x1b[?25l") :]
     assert b"COMPLETED 1" in out
@@ -173,13 +167,7 @@ def test_a_closed_pipe_is_no_traceback(job: EventCsv, csv_path: Path) -> None:
     """`eventcsv history ... | head -1` ends quietly."""
     for _ in range(2000):
         job.emit_result("PO1", "COMPLETED")
-    done = subprocess.run(
-        f"{' '.join(COMMAND)} history {csv_path} PO1 | head -n 1",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_shell(f"{' '.join(COMMAND)} history {csv_path} PO1 | head -n 1")
     assert (1, "") == (len(done.stdout.splitlines()), done.stderr)
 
 
@@ -217,4 +205,4 @@ def test_closed_streams_are_survived(csv_path: Path) -> None:
 
 def run_shell(command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a shell."""
-    return subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    return ran(["sh", "-c", command])

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from command_line import COMMAND
+from command_line import COMMAND, shown_on
 from command_line import run_in as run
 from conftest import read_csv, segment_of, statuses, tree, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from eventcsv import EventCsv
 
 JOBS = '''
@@ -319,22 +317,13 @@ def test_a_terminal_gets_a_live_view_and_is_left_as_it_was(place: Path) -> None:
     environment = os.environ | {"TAKES_S": "0.1", "TERM": "xterm"}
     with subprocess.Popen(command, cwd=place, env=environment, stdin=side, stdout=-1, stderr=side) as process:
         os.close(side)
-        shown = b"".join(_read(main))
+        shown = shown_on(main)
         out, _ = process.communicate(timeout=60)
-    os.close(main)
     assert 0 == process.returncode
     assert b"of 40 POs done" in shown
     assert b"workers" in shown
     assert b"\x1b[?25h" in shown[shown.rindex(b"\x1b[?25l") :]
     assert b"40 of 40 POs done" in out
-
-
-def _read(terminal: int) -> Iterator[bytes]:
-    while True:
-        try:
-            yield os.read(terminal, 65536)
-        except OSError:
-            return
 
 
 def test_logs_have_names_and_fields_and_no_secrets(place: Path) -> None:

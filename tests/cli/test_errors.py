@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import typer.main
+from command_line import COMMAND, python, ran, run
 from conftest import cannot, segment_of
 from typer.core import TyperGroup
 
@@ -29,7 +30,6 @@ from eventcsv.cli.output import Exit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-COMMAND: Final = f"{shlex.quote(sys.executable)} -m eventcsv"
 WORK: Final = """
 async def coroutine(key, row): pass
 def generator(key, row): yield
@@ -43,7 +43,7 @@ def shell(folder: Path, line: str, **variables: str) -> subprocess.CompletedProc
     """Run a line of shell, in which `eventcsv` is the command."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("EVENTCSV_")}
     return subprocess.run(
-        ["bash", "-c", re.sub(r"\beventcsv (?!:)", f"{COMMAND} ", line)],
+        ["bash", "-c", re.sub(r"\beventcsv (?!:)", f"{shlex.join(COMMAND)} ", line)],
         cwd=folder,
         env=plain | {"COLUMNS": "400", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"} | variables,
         capture_output=True,
@@ -266,17 +266,13 @@ main()
 
 def with_mistake(csv_path: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command that has a mistake in it."""
-    command = [sys.executable, "-c", WITH_MISTAKE, *args]
-    return subprocess.run(
-        command, cwd=csv_path.parent, env=os.environ | variables, capture_output=True, text=True, check=False
-    )
+    return python(WITH_MISTAKE, *args, cwd=csv_path.parent, **variables)
 
 
 def test_a_want_of_threads_is_no_mistake_of_ours(csv_path: Path) -> None:
     """As Python says it under `ulimit -v`, or with too many processes."""
     script = WITH_MISTAKE.replace('KeyError("token=hunter2")', 'RuntimeError("can\'t start new thread")')
-    command = [sys.executable, "-c", script, "compact", "input.csv"]
-    done = subprocess.run(command, cwd=csv_path.parent, capture_output=True, text=True, check=False)
+    done = python(script, "compact", "input.csv", cwd=csv_path.parent)
     assert (1, 1) == (done.returncode, len(done.stderr.splitlines()))
     assert "no more threads, or no memory for them" in done.stderr
     assert "mistake" not in done.stderr
@@ -287,14 +283,7 @@ def test_a_file_that_hides_pythons_own_module_is_named(csv_path: Path) -> None:
     (csv_path.parent / "work.py").write_text(WORK)
     (csv_path.parent / "types.py").write_text("x = 1\n")
     start = "import sys; sys.path.pop(0); sys.argv[0] = 'eventcsv'; from eventcsv.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", start, "run", "input.csv", "work:work"],
-        cwd=csv_path.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = python(start, "run", "input.csv", "work:work", cwd=csv_path.parent)
     last = done.stderr.splitlines()[-1]
     assert (1, True) == (done.returncode, "no worker could be started" in last), done.stderr
     assert f"types.py in {csv_path.parent} hides Python's own module of that name. Rename it" in last
@@ -380,13 +369,7 @@ EVERY: Final = list(commands(TOP))
 @pytest.mark.parametrize("path", EVERY, ids=" ".join)
 def test_every_help_has_an_example_that_can_be_typed(path: tuple[str, ...]) -> None:
     """It shows as a whole in a usual terminal, it is of this command, and its command line parses."""
-    done = subprocess.run(
-        [*shlex.split(COMMAND), *path, "--help"],
-        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run(*path, "--help", NO_COLOR="1", COLUMNS="100")
     found = re.search(r"Example: (eventcsv .*?)\n\s*\n", f"{done.stdout}\n\n", re.DOTALL)
     assert found, done.stdout
     assert "--debug" in done.stdout
@@ -426,14 +409,7 @@ def test_bash_completes_what_is_typed(csv_path: Path, typed: str, completed: lis
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     path = os.pathsep.join([str(csv_path.parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=csv_path.parent,
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(["bash", "-c", script], csv_path.parent, PATH=path)
     assert completed == done.stdout.split(), done.stderr
     assert "complete -o default -F _eventcsv_completion eventcsv" in done.stderr
 

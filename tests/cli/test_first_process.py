@@ -8,13 +8,13 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from command_line import COMMAND
 from conftest import cannot, statuses, wait_until
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def first(place: Path, *args: str, terminal: int | None = None) -> Iterator[tupl
     """Start eventcsv as a first process; give what was started and the process, as it is called outside."""
     owns = [] if terminal is None else ["--ctty"]  # then its Ctrl-C is for us
     process = subprocess.Popen(
-        ["setsid", *owns, *IN_A_NAMESPACE, sys.executable, "-m", "eventcsv", *args],
+        ["setsid", *owns, *IN_A_NAMESPACE, *COMMAND, *args],
         cwd=place,
         stdin=terminal,
         stdout=-1,

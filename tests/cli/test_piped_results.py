@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import read_csv, segment_of, tree
+from command_line import COMMAND, run
+from conftest import lines_of, read_csv, segment_of, tree
 
 from eventcsv.cli import piped
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eventcsv import EventCsv
-
-COMMAND = [sys.executable, "-m", "eventcsv"]
 
 
 def emit(csv_path: Path, *lines: object, before: tuple[str, ...] = (), **options: Any) -> tuple[int, list[Any], str]:
@@ -33,7 +30,7 @@ def emit(csv_path: Path, *lines: object, before: tuple[str, ...] = (), **options
 
 def events(job: EventCsv) -> list[dict[str, Any]]:
     """Return the events of the log, read without eventcsv's help."""
-    return [json.loads(line) for line in segment_of(job).read_bytes().split(b"\n")[1:-1]]
+    return [json.loads(line) for line in lines_of(job)]
 
 
 def test_each_line_is_answered_with_the_id_of_its_event(job: EventCsv, csv_path: Path) -> None:
@@ -176,8 +173,7 @@ def test_a_mistyped_path_makes_nothing(csv_path: Path) -> None:
 
 def one(csv_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `eventcsv emit` once."""
-    command = [*COMMAND, "emit", str(csv_path), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "300"})
+    return run("emit", csv_path, *arguments, COLUMNS="300")
 
 
 def test_what_is_taken_up_shows_as_in_flight(job: EventCsv, csv_path: Path) -> None:

@@ -6,17 +6,20 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import read_csv, tree
-from refusals import GOOD, append_raw, assert_says, command, everything, run, started, with_history
+from conftest import append_raw, statuses
+from refusals import GOOD, assert_says, everything, run, with_history
 
 from eventcsv.log.line import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Runs = Callable[..., subprocess.CompletedProcess[str]]
 
 
 DROP_CAPABILITIES = """
@@ -29,9 +32,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 @pytest.fixture
-def run_bound(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_bound(tmp_path: Path) -> Runs:
     """Run the command as somebody whom permission bits bind: as oneself, or as root without its powers."""
-    prefix: list[str | bytes] = [sys.executable, "-c", DROP_CAPABILITIES] if os.geteuid() == 0 else []
+    prefix = [sys.executable, "-c", DROP_CAPABILITIES] if os.geteuid() == 0 else []
     if prefix and sys.platform != "linux":
         pytest.skip("runs as root, whom permission bits do not bind here")
     probe = tmp_path / "probe"
@@ -40,7 +43,7 @@ def run_bound(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
     probe.unlink()
     if reading.returncode == 0:
         pytest.skip("permission bits do not bind this user on this file system")
-    return lambda folder, *args: started(folder, [*prefix, *command(*args)])
+    return partial(run, before=prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +102,24 @@ REFUSALS: dict[str, Refusal] = {
 }
 
 
+def assert_refused(
+    folder: Path, *args: str | bytes, parts: tuple[str, ...], code: int = 1, runs: Runs = run
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, which has to say this on standard error, nothing besides, and to leave the folder as it is."""
+    before = everything(folder)
+    done = runs(folder, *args)
+    assert before == everything(folder)
+    assert (code, "") == (done.returncode, done.stdout)
+    assert_says(done.stderr, *parts)
+    return done
+
+
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=list(REFUSALS))
 def test_the_command_refuses_and_changes_nothing(tmp_path: Path, refusal: Refusal) -> None:
     """The exit code tells used wrongly from failed, the reason is on standard error, and no traceback is."""
     if refusal.data is not None:
         (tmp_path / "input.csv").write_bytes(refusal.data)
-    before = everything(tmp_path)
-
-    done = run(tmp_path, *refusal.args)
-
-    assert before == everything(tmp_path)
-    assert (refusal.code, "") == (done.returncode, done.stdout)
-    assert_says(done.stderr, *refusal.parts)
+    done = assert_refused(tmp_path, *refusal.args, parts=refusal.parts, code=refusal.code)
     assert not any(mark in done.stderr for mark in "\x1b\0\r")
 
 
@@ -126,7 +135,7 @@ def test_the_command_accepts_what_was_mended(tmp_path: Path) -> None:
     done = run(tmp_path, "compact", "input.csv")
 
     assert (0, "") == (done.returncode, done.stderr)
-    assert ["FAILED", "", "", ""] == [row["STATUS"] for row in read_csv(path)]
+    assert ["FAILED", "", "", ""] == statuses(path)
 
 
 @pytest.mark.parametrize("args", [("compact", "input.csv"), ("replay", "input.csv")], ids=["compact", "replay"])
@@ -137,7 +146,7 @@ def test_the_command_accepts_what_was_mended(tmp_path: Path) -> None:
 )
 def test_a_csv_that_may_not_be_read_or_written_is_left_alone(
     tmp_path: Path,
-    run_bound: Callable[..., subprocess.CompletedProcess[str]],
+    run_bound: Runs,
     args: tuple[str, ...],
     mode: int,
     parts: tuple[str, ...],
@@ -146,14 +155,7 @@ def test_a_csv_that_may_not_be_read_or_written_is_left_alone(
     path = tmp_path / "input.csv"
     path.write_bytes(GOOD)
     path.chmod(mode)
-    before = everything(tmp_path)
-
-    done = run_bound(tmp_path, *args)
-
-    assert before == everything(tmp_path)
-    assert (1, "") == (done.returncode, done.stdout)
-    assert_says(done.stderr, *parts)
-
+    assert_refused(tmp_path, *args, parts=parts, runs=run_bound)
     path.chmod(0o600)
     assert GOOD == path.read_bytes()
     assert 0 == run_bound(tmp_path, *args).returncode
@@ -162,38 +164,22 @@ def test_a_csv_that_may_not_be_read_or_written_is_left_alone(
 @pytest.mark.parametrize(
     "args", [("compact", "input.csv"), ("replay", "input.csv"), emit_line()], ids=["compact", "replay", "emit"]
 )
-def test_a_folder_that_may_not_be_written_is_left_alone(
-    tmp_path: Path, run_bound: Callable[..., subprocess.CompletedProcess[str]], args: tuple[str, ...]
-) -> None:
+def test_a_folder_that_may_not_be_written_is_left_alone(tmp_path: Path, run_bound: Runs, args: tuple[str, ...]) -> None:
     """Where no log can be made, the command says which folder it is, and a result is not called recorded."""
     folder = tmp_path / "job"
     folder.mkdir()
     (folder / "input.csv").write_bytes(GOOD)
     folder.chmod(0o555)
-    before = everything(folder)
-
-    done = run_bound(folder, *args)
-
-    assert before == everything(folder)
-    assert (1, "") == (done.returncode, done.stdout)
-    assert_says(done.stderr, str(folder), "Permission denied")
+    assert_refused(folder, *args, parts=(str(folder), "Permission denied"), runs=run_bound)
     folder.chmod(0o700)
     assert 0 == run_bound(folder, *args).returncode
 
 
-def test_a_log_that_may_not_be_written_leaves_nothing_half_done(
-    tmp_path: Path, run_bound: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_log_that_may_not_be_written_leaves_nothing_half_done(tmp_path: Path, run_bound: Runs) -> None:
     """When the checkpoint cannot be written, the CSV stays the old one, and no temporary file stays beside it."""
     job = with_history(tmp_path / "input.csv")
     Path(job.log_dir).chmod(0o500)
-    before = everything(tmp_path)
-
-    done = run_bound(tmp_path, "compact", "input.csv")
-
-    assert before == everything(tmp_path)
-    assert (1, "") == (done.returncode, done.stdout)
-    assert_says(done.stderr, "input.events", "Permission denied")
+    assert_refused(tmp_path, "compact", "input.csv", parts=("input.events", "Permission denied"), runs=run_bound)
     Path(job.log_dir).chmod(0o700)
     assert 0 == run_bound(tmp_path, "compact", "input.csv").returncode
 
@@ -204,23 +190,13 @@ def test_the_command_names_a_stranger_and_leaves_it(tmp_path: Path) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("somebody's work")
     (tmp_path / ".input.csv.eventcsv.tmp").symlink_to(victim)
-    before = tree(tmp_path)
-
-    done = run(tmp_path, "compact", "input.csv")
-
-    assert before == tree(tmp_path)
-    assert (1, "") == (done.returncode, done.stdout)
-    assert_says(done.stderr, ".input.csv.eventcsv.tmp", "a symbolic link", "untouched")
+    parts = (".input.csv.eventcsv.tmp", "a symbolic link", "untouched")
+    assert_refused(tmp_path, "compact", "input.csv", parts=parts)
+    assert "somebody's work" == victim.read_text()
 
 
 def test_the_command_names_a_newer_eventcsv(tmp_path: Path) -> None:
     """A log of a newer eventcsv is exit code 1 with the remedy, never exit code 3 for damage."""
     job = with_history(tmp_path / "input.csv")
     append_raw(job, sealed({"v": 2, "id": "x-00-1", "ts": "", "kind": "result", "key": "PO1", "set": {}}))
-    before = everything(tmp_path)
-
-    done = run(tmp_path, "compact", "input.csv")
-
-    assert before == everything(tmp_path)
-    assert (1, "") == (done.returncode, done.stdout)
-    assert_says(done.stderr, "made by a newer eventcsv", "Upgrade")
+    assert_refused(tmp_path, "compact", "input.csv", parts=("made by a newer eventcsv", "Upgrade"))

@@ -24,6 +24,8 @@ from eventcsv.storage.locks import locked
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from eventcsv.log.file_log import Durability
+
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,24 +63,15 @@ def test_none_leaves_a_column_alone_and_empty_clears_it(job: EventCsv) -> None:
     assert event.cells == {"STATUS": "PENDING", "SUPPLIER": "", "LAST_PROCESSED": ""}
 
 
-def test_the_order_of_an_append(csv_path: Path) -> None:
-    """Lock, one write, unlock, and only then the sync: by the design, so that several processes can sync together."""
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_the_order_of_an_append(csv_path: Path, durability: Durability) -> None:
+    """Lock, one write, unlock, and only then the sync, if any: so that several processes can sync together."""
     storage = Recording()
-    job = with_storage(EventCsv(csv_path), storage)
+    job = with_storage(EventCsv(csv_path, durability=durability), storage)
     job.emit_result("PO1", "COMPLETED")
     storage.steps.clear()
     job.emit_result("PO2", "COMPLETED")
-    assert storage.steps == ["lock", "write", "unlock", "datasync"]
-
-
-def test_process_durability_does_not_sync(csv_path: Path) -> None:
-    """With durability="process", an append is lock, write, unlock."""
-    storage = Recording()
-    job = with_storage(EventCsv(csv_path, durability="process"), storage)
-    job.emit_result("PO1", "COMPLETED")
-    storage.steps.clear()
-    job.emit_result("PO2", "COMPLETED")
-    assert storage.steps == ["lock", "write", "unlock"]
+    assert storage.steps == ["lock", "write", "unlock", *(["datasync"] if durability == "disk" else [])]
 
 
 def test_a_new_log_is_durable_before_its_first_event(csv_path: Path) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -176,11 +177,8 @@ def test_what_is_no_line_is_refused(make: Make) -> None:
 def test_threads_share_a_log(make: Make) -> None:
     """Threads append through one log, and nothing is lost or doubled."""
     log = make()
-    threads = [threading.Thread(target=appended, args=(log, *[f"{n} {i}" for i in range(20)])) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: appended(log, *[f"{n} {i}" for i in range(20)]), range(8)))
     found = all_of(log)
     assert 160 == len(found) == len({item.id for item in found})
     for n in range(8):

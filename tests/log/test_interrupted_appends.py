@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,16 +33,12 @@ if TYPE_CHECKING:
 
 def test_threads_share_a_job(job: EventCsv) -> None:
     """Eight threads, one descriptor: every line is whole, every id is there once."""
-    acknowledged: list[str] = []
 
-    def work(number: int) -> None:
-        acknowledged.extend(job.emit_result(f"PO{number}", "COMPLETED").id for _ in range(250))
+    def work(number: int) -> list[str]:
+        return [job.emit_result(f"PO{number}", "COMPLETED").id for _ in range(250)]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        acknowledged = chain.from_iterable(pool.map(work, range(8)))
     ids = [decode(line).id for line in lines_of(job)]
     assert 2000 == len(set(ids)) == len(ids)
     assert set(acknowledged) == set(ids)

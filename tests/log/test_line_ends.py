@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import cannot, read_csv, segment_of, tree
+from command_line import run
+from conftest import append_raw, cannot, read_csv, segment_of, statuses, tree
 
 from eventcsv import EventCsv
 
@@ -50,8 +50,7 @@ def taken_back(folder: Path) -> None:
 
 
 def status(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eventcsv", "status", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run("status", path)
 
 
 @pytest.mark.parametrize("change", [in_the_log, by_git])
@@ -60,12 +59,10 @@ def test_a_log_with_cr_lf_is_read_as_it_was_written(
 ) -> None:
     """Nothing is lost or folded anew, it is said for what it is, and taking it back leaves nothing to say."""
     job.emit_result("PO1", "COMPLETED")
-    with segment_of(job).open("ab") as file:
-        file.write(b'{"v":1,"id":"half')
+    append_raw(job, b'{"v":1,"id":"half')
     job.emit_result("PO1", "PARTIAL")
     job.compact()
-    with segment_of(job).open("ab") as file:
-        file.write(b'{"v":1,"id":"half')
+    append_raw(job, b'{"v":1,"id":"half')
     job.new_segment()
     job.emit_result("PO2", "COMPLETED")
     job.close()
@@ -77,7 +74,7 @@ def test_a_log_with_cr_lf_is_read_as_it_was_written(
     result = EventCsv(csv_path).compact()
     assert (None, True) == (result.rebuilt, all("CR LF" in item.reason for item in result.damage))
     assert change is by_git or (1, False) == (result.events, result.edited)
-    assert ["PARTIAL", "COMPLETED", ""] == [row["STATUS"] for row in read_csv(csv_path)]
+    assert ["PARTIAL", "COMPLETED", ""] == statuses(csv_path)
     report = EventCsv(csv_path).verify()
     assert 2 == len(report.torn)
     of_log = [item.problem for item in report.findings if ".events/" in item.place]
@@ -86,7 +83,7 @@ def test_a_log_with_cr_lf_is_read_as_it_was_written(
     again.emit_result("PO3", "COMPLETED")
     assert [1, 2, 3] == again.log.segments()
     again.replay()
-    assert ["PARTIAL", "COMPLETED", "COMPLETED"] == [row["STATUS"] for row in read_csv(csv_path)]
+    assert ["PARTIAL", "COMPLETED", "COMPLETED"] == statuses(csv_path)
     again.new_segment()
     again.close()
     taken_back(csv_path.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
+from command_line import run
 from documents import DOCUMENTS, LANGUAGES, PAGES, PROJECT, README, Block, Reader, blocks
 from servers import PgServer
 from typer.main import get_command
@@ -174,9 +174,7 @@ def test_what_is_named_in_passing_is_there(document: Path) -> None:
 
 def test_help_names_the_pages() -> None:
     """Where they are installed, in one line."""
-    wide = os.environ | {"COLUMNS": "500", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "eventcsv", "--help"]
-    told = subprocess.run(command, env=wide, capture_output=True, text=True, check=True).stdout
+    told = run("--help", COLUMNS="500", NO_COLOR="1").stdout
     assert f"Documents: {PAGES[0].parent}" in [line.strip() for line in told.splitlines()]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from refusals import GOOD, assert_says, compact, emit, everything, job_on, named, refused, replay, run, with_history
+from conftest import job_on
+from refusals import GOOD, assert_says, compact, emit, everything, named, refused, replay, run, with_history
 
 from eventcsv import EventCsv, EventCsvError, InvalidCsv, UnsafePath
 from eventcsv.errors import NoKeyColumn
@@ -176,24 +177,17 @@ def test_the_advice_for_a_lone_column_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("action", [compact, replay, emit], ids=named)
-def test_a_missing_csv_is_refused(tmp_path: Path, action: Action) -> None:
-    """A mistyped path makes no log beside nothing."""
+@pytest.mark.parametrize("there", ["nothing", "a folder"])
+def test_where_no_csv_is_no_log_is_made(tmp_path: Path, action: Action, there: str) -> None:
+    """A mistyped path, or that of a folder, is named, and nothing is made beside it."""
     path = tmp_path / "inptu.csv"
+    error, said = (InvalidCsv, "no such file") if there == "nothing" else (UnsafePath, "a directory")
+    if there == "a folder":
+        path.mkdir()
 
-    message = refused(tmp_path, InvalidCsv, lambda: action(job_on(path)))
+    message = refused(tmp_path, error, lambda: action(job_on(path)))
 
-    assert_says(message, str(path), "no such file")
-
-
-@pytest.mark.parametrize("action", [compact, replay, emit], ids=named)
-def test_a_folder_in_the_place_of_a_csv_is_refused(tmp_path: Path, action: Action) -> None:
-    """A folder is no CSV, and no log is made beside it."""
-    path = tmp_path / "input"
-    path.mkdir()
-
-    message = refused(tmp_path, UnsafePath, lambda: action(job_on(path)))
-
-    assert_says(message, str(path), "a directory")
+    assert_says(message, str(path), said)
 
 
 @pytest.mark.parametrize("delimiter", ["", ";;", "é", '"', "\n", "\r"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from refusals import assert_says, everything, job_on, refused, with_history
+from conftest import job_on
+from refusals import assert_says, everything, refused, with_history
 
 from eventcsv import EventCsv, InvalidEvent, Status
 

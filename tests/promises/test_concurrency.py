@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from conftest import read_csv, wait_until
+from command_line import Talk
+from conftest import read_csv
 from nursery import Nursery, acknowledged, parse
 
 from eventcsv import AppendError, EventCsv
@@ -40,18 +40,11 @@ print(count, longest_s)
 
 def contend(path: Path, seconds: float, polling_s: float) -> tuple[float, float]:
     """Let eight processes append as fast as they can; return least against most appends, and the longest wait in s."""
-    command = [sys.executable, "-c", CONTENDER, str(path), str(seconds), str(polling_s)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)
-    ]
-    for process in processes:
-        assert process.stdout
-        assert "ready\n" == process.stdout.readline()
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    told = [process.communicate()[0].split() for process in processes]
+    talks = [Talk(CONTENDER, path, seconds, polling_s) for _ in range(WORKERS)]
+    assert {"ready"} == {talk.hear() for talk in talks}
+    for talk in talks:
+        talk.say("go")
+    told = [talk.end().split() for talk in talks]
     counts = [int(count) for count, _ in told]
     return min(counts) / max(counts), max(float(longest_s) for _, longest_s in told)
 
@@ -86,17 +79,14 @@ def test_a_lock_that_is_held_names_its_holder(
 ) -> None:
     """Held for long, its holder stopped or not: an error that names it; once it is killed, all goes on."""
     job.emit_result("PO1", "PARTIAL")
-    command = [sys.executable, "-c", HOLDER, str(Path(job.log_dir) / "append.lock"), str(held_s)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout
-        assert "held\n" == holder.stdout.readline()
+    with Talk(HOLDER, Path(job.log_dir) / "append.lock", held_s) as holder:
+        assert "held" == holder.hear()
         if is_stopped:
-            os.kill(holder.pid, signal.SIGSTOP)
-        with pytest.raises(AppendError, match=f"process {holder.pid} ") as caught:
+            holder.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(AppendError, match=f"process {holder.process.pid} ") as caught:
             EventCsv(csv_path, durability="process", lock_timeout_s=timeout_s).emit_result("PO2", "COMPLETED")
         assert caught.value.event
         assert "PO2" == caught.value.event.key
-        holder.kill()
     job.emit_result("PO2", "COMPLETED")
     assert {"PARTIAL": 1, "COMPLETED": 1, "": 1} == job.compact().by_status
 
@@ -163,11 +153,6 @@ def test_a_lock_file_that_goes_under_its_holders_costs_nothing(tmp_path: Path, w
 def test_a_killed_holder_frees_the_lock(job: EventCsv) -> None:
     """The lock goes with its process, however it goes."""
     job.emit_result("PO1", "PARTIAL")
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(Path(job.log_dir) / "append.lock"), "60"], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout
-        holder.stdout.readline()
-        holder.kill()
-    wait_until(lambda: holder.poll() is not None)
+    with Talk(HOLDER, Path(job.log_dir) / "append.lock", 60) as holder:
+        assert "held" == holder.hear()
     job.emit_result("PO2", "COMPLETED")

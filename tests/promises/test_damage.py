@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 import pytest
-from conftest import file_log, read_csv, segment_of, split_healed
+from conftest import append_raw, checkpoint_of, file_log, read_csv, segment_of, split_healed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,7 +171,7 @@ def test_each_damaged_sector_costs_the_lines_it_touches(job: EventCsv, tmp_path:
 def test_a_checkpoint_damaged_at_any_byte_is_only_a_cache(tmp_path: Path, change: str, every: int) -> None:
     """The same CSV as with a whole one, nothing taken for an edit; and verify names it."""
     job = _compacted(tmp_path / "job")
-    path = Path(job.log_dir) / "checkpoint.json"
+    path = checkpoint_of(job)
     whole, view = path.read_bytes(), Path(job.csv_path).read_bytes()
     for at in range(0, len(whole) - 1, every):
         path.write_bytes(_damaged(whole, at, change))
@@ -434,8 +434,7 @@ def test_the_checksum_of_a_part_follows_from_those_of_the_whole(before: bytes, r
 def test_a_newer_format_is_named_as_such_not_as_damage(job: EventCsv) -> None:
     """A line that is whole and has a higher version stops the fold with the remedy; nothing is changed."""
     job.emit_result("PO1", "COMPLETED")
-    with segment_of(job).open("ab") as file:
-        file.write(sealed({"v": 2, "id": "x", "kind": "result"}))
+    append_raw(job, sealed({"v": 2, "id": "x", "kind": "result"}))
     before = Path(job.csv_path).read_bytes()
     with pytest.raises(UnsupportedFormat, match="newer eventcsv"):
         job.compact()

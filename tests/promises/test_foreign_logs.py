@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import flip, segment_of
-from refusals import GOOD, append_raw, assert_says, compact, emit, history, job_on, named, refused, replay, with_history
+from conftest import append_raw, checkpoint_of, flip, job_on, segment_of
+from refusals import GOOD, assert_says, compact, emit, history, named, refused, replay, with_history
 
 from eventcsv import AppendError, BackupError, UnsupportedFormat
 from eventcsv.log.line import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from refusals import Action
 
@@ -50,7 +50,7 @@ def test_a_segment_of_a_newer_eventcsv_stops_the_work(tmp_path: Path, action: Ac
 def test_a_checkpoint_of_a_newer_eventcsv_stops_the_work(tmp_path: Path) -> None:
     """A checkpoint that may mean something else is not overwritten by an older eventcsv."""
     job = with_history(tmp_path / "input.csv")
-    checkpoint = Path(job.log_dir) / "checkpoint.json"
+    checkpoint = checkpoint_of(job)
     checkpoint.write_bytes(sealed({"v": 2}))
 
     message = refused(tmp_path, UnsupportedFormat, job.compact)

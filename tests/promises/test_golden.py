@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from conftest import read_csv, tree
+from conftest import checkpoint_of, read_csv, tree
 
 from eventcsv import EventCsv, UnsupportedFormat
 from eventcsv.log.line import sealed, unsealed
@@ -54,7 +54,7 @@ def test_it_is_replayed_to_the_same_bytes(golden: EventCsv) -> None:
     view = Path(golden.csv_path).read_bytes()
     assert view.startswith(b"\xef\xbb\xbf")
     assert not golden.replay().changed
-    (Path(golden.log_dir) / "checkpoint.json").unlink()
+    checkpoint_of(golden).unlink()
     Path(golden.csv_path).unlink()
     assert EventCsv(golden.csv_path, backup_dir=golden.backup_dir).compact().rebuilt
     assert view == Path(golden.csv_path).read_bytes()

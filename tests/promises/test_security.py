@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from conftest import cannot, read_csv, segment_of, tree
+from command_line import run_in
+from conftest import cannot, read_csv, segment_of, statuses, tree
 
 from eventcsv import AppendError, EventCsv, EventCsvError, UnsafePath, masking
 
@@ -98,16 +99,14 @@ def test_no_secret_is_told(tmp_path: Path) -> None:
     log_file = tmp_path / "log.json"
     told = ""
     for arguments in (
-        ["run", str(path), "canary_jobs:work", "--workers", "2", "--log-file", str(log_file), "--log-level", "debug"],
-        ["status", str(path)],
-        ["history", str(path), "PO1"],
-        ["history", str(path), "PO1", "--json"],
-        ["verify", str(path), "--json"],
-        ["pending", str(path)],
+        ["run", path, "canary_jobs:work", "--workers", 2, "--log-file", log_file, "--log-level", "debug"],
+        ["status", path],
+        ["history", path, "PO1"],
+        ["history", path, "PO1", "--json"],
+        ["verify", path, "--json"],
+        ["pending", path],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "eventcsv", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = run_in(tmp_path, *arguments)
         told += done.stdout + done.stderr
     files = b"".join(tree(path.parent).values()).decode()
     assert "download failed" in told
@@ -224,7 +223,7 @@ def test_an_endless_line_takes_no_memory(job: EventCsv, csv_path: Path, size_byt
     assert ("1", "True") == (events, is_found)
     assert reasons
     assert all("newline" in reason or "checksum" in reason for reason in reasons)
-    assert ["COMPLETED", "", "COMPLETED"] == [row["STATUS"] for row in read_csv(csv_path)]
+    assert ["COMPLETED", "", "COMPLETED"] == statuses(csv_path)
     assert int(grown) < 200, f"{grown} MiB for a line of {size_bytes >> 20} MiB"
     assert place == job.compact().position.offset_bytes - size_bytes - 1 - _last_line(job)
 

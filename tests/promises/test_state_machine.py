@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from conftest import read_csv, tree
+from conftest import checkpoint_of, read_csv, tree
 from faults import Dying, Killed, with_storage
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -322,7 +322,7 @@ class OneJob(RuleBasedStateMachine):
     @rule()
     def lose_the_checkpoint(self) -> None:
         """Remove the checkpoint; the next compaction replays from the newest base."""
-        (Path(self.job.log_dir) / "checkpoint.json").unlink(missing_ok=True)
+        checkpoint_of(self.job).unlink(missing_ok=True)
         self.lost = True
 
     @precondition(lambda self: self.base is not None)

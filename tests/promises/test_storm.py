@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from command_line import run
 from conftest import cannot, segment_of
 from nursery import Nursery, acknowledged, parse
 
@@ -157,9 +156,7 @@ class Storm:
         self.untold += [half for half in halves if half not in told] + [item.problem for item in report.findings]
         assert len(told) == len(set(told))
         for command in ("status", "verify") if halves else ():
-            done = subprocess.run(
-                [sys.executable, "-m", "eventcsv", command, job.csv_path], capture_output=True, text=True, check=False
-            )
+            done = run(command, job.csv_path)
             self.untold += [done.stdout + done.stderr] if done.returncode else []
             self.met[f"{command} ended with {done.returncode}"] += 1
 

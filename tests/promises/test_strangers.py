@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import read_csv
-from refusals import assert_says, compact, emit, history, job_on, named, refused, replay, with_history
+from conftest import job_on, statuses
+from refusals import assert_says, compact, emit, history, named, refused, replay, with_history
 
 from eventcsv import AppendError, UnsafePath
 
@@ -124,7 +124,7 @@ def test_a_second_name_of_the_csv_keeps_the_old_content(tmp_path: Path) -> None:
     assert job.compact().changed
 
     assert before == copy.read_bytes()
-    assert ["COMPLETED", "COMPLETED", ""] == [row["STATUS"] for row in read_csv(path)]
+    assert ["COMPLETED", "COMPLETED", ""] == statuses(path)
 
 
 def test_a_second_name_of_the_temporary_file_keeps_its_content(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_second_name_of_the_temporary_file_keeps_its_content(tmp_path: Path) -
     job.compact()
 
     assert "somebody's work" == victim.read_text()
-    assert ["COMPLETED", "COMPLETED", ""] == [row["STATUS"] for row in read_csv(path)]
+    assert ["COMPLETED", "COMPLETED", ""] == statuses(path)
 
 
 @pytest.mark.parametrize("action", [compact, replay, emit], ids=named)

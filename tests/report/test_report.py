@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from command_line import run_in
 from conftest import segment_of, tree
 from hostile import hostile_job
 
@@ -28,6 +27,7 @@ from eventcsv.report.page import render
 from eventcsv.report.timeline import MOST_BARS, Category, Moment, timeline_of
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
 BEGAN = datetime(2026, 5, 4, 6, 0, tzinfo=UTC)
@@ -320,8 +320,7 @@ def test_the_parts_of_the_page_are_in_the_wheel() -> None:
 
 def run(place: Path, *args: object) -> subprocess.CompletedProcess[str]:
     """Run `eventcsv report` in a folder and return what it said."""
-    command = [sys.executable, "-m", "eventcsv", "report", *map(str, args)]
-    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=120)
+    return run_in(place, "report", *args)
 
 
 def test_the_command_writes_one_file_and_touches_nothing_else(job: EventCsv, csv_path: Path) -> None:

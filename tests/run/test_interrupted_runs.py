@@ -17,7 +17,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from conftest import wait_until
 from living import is_alive
-from runs import DEADLINE_S, by_number, by_po, calls, logged, make_job, meanwhile, pids, rows_of
+from plain import logged
+from runs import DEADLINE_S, ask_to_stop, at_work, by_number, by_po, calls, make_job, meanwhile, pids, rows_of
 
 from eventcsv import EventCsv
 
@@ -88,8 +89,7 @@ def test_a_storm_of_kills(tmp_path: Path) -> None:
 def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
     """Killed at PO 200 of 446: workers die too, earlier results stay, what was in flight is named, the rest is done."""
     job = make_job(tmp_path, {f"PO{number}": "" if number < 200 else "gate" for number in range(446)})
-    script = jobs.start(Path(job.csv_path), workers=4)
-    wait_until(lambda: 4 == len(calls(tmp_path)))
+    script = at_work(job, workers=4)
     workers = pids(tmp_path)
     script.kill()
     script.wait()  # its pipes end with the last of its workers
@@ -137,10 +137,8 @@ def test_a_worker_that_lets_no_thread_run_dies_with_its_session(tmp_path: Path) 
 def test_one_signal_lets_workers_finish(tmp_path: Path, name: str) -> None:
     """The first Ctrl-C, SIGTERM or SIGHUP: what is in flight is finished and recorded, the rest stays pending."""
     job = make_job(tmp_path, {f"PO{number}": "gate" for number in range(9)})
-    script = jobs.start(Path(job.csv_path), workers=2)
-    wait_until(lambda: 2 == len(calls(tmp_path)))
-    script.send_signal(getattr(signal, name))
-    wait_until((tmp_path / "asked").exists)
+    script = at_work(job)
+    ask_to_stop(script, getattr(signal, name), tmp_path)
     (tmp_path / "gate").touch()
     out, err = script.communicate(timeout=DEADLINE_S)
     assert (0, "") == (script.returncode, err)
@@ -154,10 +152,8 @@ def test_one_signal_lets_workers_finish(tmp_path: Path, name: str) -> None:
 def test_a_second_signal_stops_now(tmp_path: Path, name: str, code: int) -> None:
     """The second one waits for nobody: workers are ended, their POs stay pending and are named the next time."""
     job = make_job(tmp_path, {"PO1": ""} | {f"PO{number}": "gate" for number in range(2, 9)})
-    script = jobs.start(Path(job.csv_path), workers=2)
-    wait_until(lambda: 2 == len(calls(tmp_path)))
-    script.send_signal(getattr(signal, name))
-    wait_until((tmp_path / "asked").exists)
+    script = at_work(job)
+    ask_to_stop(script, getattr(signal, name), tmp_path)
     script.send_signal(getattr(signal, name))
     script.communicate(timeout=DEADLINE_S)
     assert code == script.returncode
@@ -174,8 +170,7 @@ def test_a_second_signal_stops_now(tmp_path: Path, name: str, code: int) -> None
 def test_ctrl_c_in_the_terminal_is_for_the_session_only(tmp_path: Path) -> None:
     """A Ctrl-C reaches the whole process group; the workers leave it to the session."""
     job = make_job(tmp_path, {f"PO{number}": "gate" for number in range(9)})
-    script = jobs.start(Path(job.csv_path), workers=2)
-    wait_until(lambda: 2 == len(calls(tmp_path)))
+    script = at_work(job)
     os.killpg(script.pid, signal.SIGINT)
     for worker in pids(tmp_path):
         os.kill(worker, signal.SIGINT)
@@ -206,10 +201,8 @@ def test_impatience_leaves_no_worker_behind(tmp_path: Path) -> None:
     """More Ctrl-C, while the second one ends the workers, spare none of them: no two sessions on one PO."""
     job = make_job(tmp_path, {f"PO{number}": "gate" for number in range(8)})
     for delay_s in (0.0003, 0.001):
-        script = jobs.start(Path(job.csv_path), workers=4)
-        wait_until(lambda: 4 == len(calls(tmp_path)))
-        script.send_signal(signal.SIGINT)
-        wait_until((tmp_path / "asked").exists)
+        script = at_work(job, workers=4)
+        ask_to_stop(script, signal.SIGINT, tmp_path)
         time.sleep(0.1)
         for _ in range(12):
             script.send_signal(signal.SIGINT)

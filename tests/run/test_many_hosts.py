@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from command_line import COMMAND, Talk
 from conftest import cannot, read_csv, wait_until
 from servers import PgServer, programs, unused_name
 
@@ -73,7 +74,7 @@ class Hosts:
             "WORK_S": str(self.work_s),
             "PYTHONPATH": str(self.folder),
         }
-        command = [sys.executable, "-m", "eventcsv", "run", str(self.csv(host)), "jobs:download", "--log", self.url]
+        command = [*COMMAND, "run", str(self.csv(host)), "jobs:download", "--log", self.url]
         command += ["--job", self.job, "--workers", str(workers), "--json", *options]
         log_file = ["--log-file", str(self.folder / f"{host}.log")]
         run = subprocess.Popen(
@@ -404,18 +405,11 @@ def test_many_claim_at_once_and_none_twice(csv_path: Path, pg_server: PgServer) 
         "claims = job.log.claims(owner=sys.argv[1], lease_s=60, seen=job.log.end().position)\n"
         "print([key for key in range(40) if isinstance(claims.claim(f'PO{key}'), int)], flush=True); input()\n"
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for number in range(8)
-    ]
-    taken: list[int] = []
-    for process in processes:
-        assert process.stdout is not None
-        taken += json.loads(process.stdout.readline())
-    for process in processes:
-        process.communicate("\n")
+    talks = [Talk(script, number) for number in range(8)]
+    taken = [key for talk in talks for key in json.loads(talk.hear())]
+    for talk in talks:
+        talk.say("")
+        talk.end()
     assert list(range(40)) == sorted(taken)
 
 

@@ -6,14 +6,14 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import read_csv, segment_of
+from command_line import python
+from conftest import lines_of, read_csv, replays_to_itself, statuses
 from faults import with_storage
 
 from eventcsv import EventCsv
@@ -52,14 +52,13 @@ def test_eight_workers_and_a_compactor(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert [0] * 8 == [worker.exitcode for worker in workers]
     folded += job.compact().events
-    events = [decode(line) for line in segment_of(job).read_bytes().split(b"\n")[1:-1]]
+    events = [decode(line) for line in lines_of(job)]
     assert keys == sorted(event.key for event in events)
     assert 10_000 == len({event.id for event in events}) == folded
     assert {"COMPLETED": 10_000} == Counter(row["STATUS"] for row in read_csv(path))
     assert [f"{key}.pdf" for key in keys] == [row["AttachmentName"] for row in read_csv(path)]
     assert compactions > 1
-    view = path.read_bytes()
-    assert (False, view) == (EventCsv(path).replay().changed, path.read_bytes())
+    assert replays_to_itself(path)
 
 
 def emit_for_ever(job: EventCsv, number: int, acknowledged: str) -> None:
@@ -113,19 +112,15 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & {"polars", "type
 
 def test_the_worker_side_loads_nothing_heavy(csv_path: Path) -> None:
     """Importing eventcsv and recording results loads neither Polars nor what only the command line needs."""
-    done = subprocess.run([sys.executable, "-c", LIGHT, str(csv_path)], capture_output=True, text=True, check=True)
-    assert "[]\n" == done.stdout
+    assert "[]\n" == python(LIGHT, csv_path).stdout
 
 
 def test_emit_result_finds_its_csv_in_the_environment(csv_path: Path) -> None:
     """A worker that was told nothing uses EVENTCSV_CSV, and without that gets an error that names both ways."""
     code = "import eventcsv; eventcsv.emit_result('PO1', 'COMPLETED')"
-    environment = {name: value for name, value in os.environ.items() if name != "EVENTCSV_CSV"}
-    command = [sys.executable, "-c", code]
-    subprocess.run(command, env=environment | {"EVENTCSV_CSV": str(csv_path)}, check=True)
+    assert 0 == python(code, EVENTCSV_CSV=str(csv_path)).returncode
     assert {"COMPLETED": 1, "": 2} == dict(EventCsv(csv_path).compact().by_status)
-    failed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert "csv=..., or set EVENTCSV_CSV" in failed.stderr
+    assert "csv=..., or set EVENTCSV_CSV" in python(code, EVENTCSV_CSV="").stderr
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
@@ -167,4 +162,4 @@ def test_a_segment_that_is_finished_at_this_moment_ends_in_no_event(job: EventCs
     result = job.compact()
     assert ((), None) == (result.damage, result.rebuilt)
     assert () == EventCsv(csv_path).verify().findings
-    assert ["COMPLETED"] * 3 == [row["STATUS"] for row in read_csv(csv_path)]
+    assert ["COMPLETED"] * 3 == statuses(csv_path)

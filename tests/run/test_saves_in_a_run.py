@@ -9,12 +9,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
+from command_line import COMMAND
 from conftest import cannot, read_csv, wait_until
 
 from eventcsv import EventCsv
@@ -125,7 +125,7 @@ class AtWork:
         return Counter(self._journal.read_text().split())
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "eventcsv", "run", str(self.path), "portal:work", "--workers", "3", "--json"]
+        command = [*COMMAND, "run", str(self.path), "portal:work", "--workers", "3", "--json"]
         self._run = subprocess.Popen(
             command, cwd=self._folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )

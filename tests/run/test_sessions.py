@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -16,20 +15,19 @@ import time
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import jobs
 import operations
 import pytest
-from conftest import read_csv, segment_of, statuses, tree, wait_until
+from command_line import Talk
+from conftest import checkpoint_of, read_csv, segment_of, statuses, tree, wait_until
 from faults import Dying, Killed, Recording, with_storage
+from runs import session_elsewhere
 
 from eventcsv import EventCsv, InvalidCsv, SessionActive
 from eventcsv.view import backup
 from eventcsv.view.retention import SESSION
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEADLINE_S: Final = 60.0
 SPAWN: Final = multiprocessing.get_context("spawn")
@@ -40,26 +38,12 @@ def copies(folder: Path) -> dict[str, bytes]:
     return {path.stem.split("_", 3)[3]: path.read_bytes() for path in (folder / "backup").glob("*.csv")}
 
 
-@contextlib.contextmanager
-def elsewhere(path: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Hold a session in another process, killed at the end unless it has ended by itself."""
-    for name in ("begun", "waiting", "gate"):
-        path.with_name(name).unlink(missing_ok=True)
-    script = jobs.start(path, wait=True, **options)
-    try:
-        wait_until(lambda: path.with_name("waiting").exists() or script.poll() is not None)
-        yield script
-    finally:
-        script.kill()
-        script.communicate()
-
-
 # --- alone ---
 
 
 def test_a_second_session_is_refused_and_told_who_works(csv_path: Path, job: EventCsv) -> None:
     """While one process holds a session another one gets SessionActive, with the session, its process and its start."""
-    with elsewhere(csv_path, session_id="night-run") as script:
+    with session_elsewhere(csv_path, session_id="night-run") as script:
         before = tree(csv_path.parent)
         with pytest.raises(SessionActive) as refused, job.session():
             pass
@@ -85,7 +69,7 @@ def test_a_second_session_in_the_same_process_is_refused(csv_path: Path, job: Ev
 
 def test_a_killed_session_is_no_obstacle(csv_path: Path, job: EventCsv) -> None:
     """After kill -9 of its holder the next session begins at once, and nobody is named any more."""
-    with elsewhere(csv_path) as script:
+    with session_elsewhere(csv_path) as script:
         script.kill()
         script.wait()
         assert None is job.progress().session
@@ -95,7 +79,7 @@ def test_a_killed_session_is_no_obstacle(csv_path: Path, job: EventCsv) -> None:
 
 def test_a_forked_child_does_not_keep_the_session(csv_path: Path, job: EventCsv) -> None:
     """A forked child that outlives its killed session does not hold the next one up."""
-    with elsewhere(csv_path, fork=True) as script:
+    with session_elsewhere(csv_path, fork=True) as script:
         forked = csv_path.with_name("forked")
         wait_until(lambda: forked.exists() and forked.read_text().endswith("\n"))
         script.kill()
@@ -213,7 +197,7 @@ def test_a_torn_line_is_no_damage(csv_path: Path, job: EventCsv) -> None:
         job.emit_result("PO3", "COMPLETED")
     assert [] == session.damage
     assert ["COMPLETED", "", "COMPLETED"] == statuses(csv_path)
-    (Path(job.log_dir) / "checkpoint.json").unlink()
+    checkpoint_of(job).unlink()
     again = EventCsv(csv_path)
     for base in again.backups():
         result = again.replay(backup=base.name)
@@ -307,7 +291,7 @@ def test_an_exception_is_not_hidden_by_a_broken_csv(csv_path: Path, job: EventCs
 )
 def test_the_csv_is_final_after_a_signal(csv_path: Path, job: EventCsv, name: str, code: int) -> None:
     """Ctrl-C, SIGTERM or SIGHUP to a script in its session: the last result is in the CSV when it has ended."""
-    with elsewhere(csv_path, emit=True, refresh_s=3600) as script:
+    with session_elsewhere(csv_path, emit=True, refresh_s=3600) as script:
         assert ["", "", ""] == statuses(csv_path)
         script.send_signal(getattr(signal, name))
         assert code == script.wait(DEADLINE_S)
@@ -337,14 +321,10 @@ def begin(path: Path, storage: Recording) -> BaseException | None:
     return None
 
 
-class Counting(Recording):
-    """Counts the steps of a beginning, which ends with the new segment and the seal of the one before."""
-
-
 def steps_of_a_beginning(prepared: Path, folder: Path) -> list[str]:
     """Return the steps that change something when a session begins."""
     shutil.copytree(prepared, folder)
-    storage = Counting()
+    storage = Recording()
     session = with_storage(EventCsv(folder / "input.csv"), storage).session(session_id="new", refresh_s=3600)
     with session:
         return list(storage.steps)
@@ -386,26 +366,21 @@ for line in sys.stdin:  # one session a line, each in a process of its own that 
 def test_killed_sessions_leave_five_backups(csv_path: Path, job: EventCsv) -> None:
     """Sessions killed with kill -9 at random moments leave at most five valid backups, and a job that works."""
     rng = random.Random(20251002)
-    command = [sys.executable, "-c", SESSIONS, str(csv_path), str(jobs.HERE.parents[1])]
-    environment = os.environ | {"POLARS_MAX_THREADS": "1"}
-    helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    assert helper.stdin is not None
-    assert helper.stdout is not None
+    helper = Talk(SESSIONS, csv_path, jobs.HERE.parents[1], POLARS_MAX_THREADS="1")
     counts = set()
     for number in range(70):
-        helper.stdin.write(f"{number}\n")
-        helper.stdin.flush()
-        told = {helper.stdout.readline().strip(), helper.stdout.readline().strip()}
+        helper.say(number)
+        told = {helper.hear(), helper.hear()}
         (pid,) = told - {"begin"}
         time.sleep(rng.uniform(0, 0.1))
         os.kill(int(pid), signal.SIGKILL)
-        assert "dead" == helper.stdout.readline().strip()
+        assert "dead" == helper.hear()
         folder = csv_path.parent / "backup"
         unfinished = list(folder.glob("*.tmp"))
         assert len(unfinished) <= 1
         counts.add(len([made for made in job.backups() if made.reason == SESSION]))
         assert 3 == len(read_csv(csv_path))
-    helper.communicate()
+    helper.end()
     assert max(counts) >= 5  # and one more for each that was killed between its backup and the removal of older ones
     recorded = [event.cells["LAST_PROCESSED"] for event in job.history("PO2")]
     with job.session() as session:

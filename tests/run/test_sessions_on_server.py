@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from conftest import read_csv
+from conftest import statuses
 from pooler import Pooler
 from servers import unused_name
 
@@ -69,7 +69,7 @@ def test_what_is_set_for_a_role_does_no_harm(
     job.emit_result("PO1", "ERROR", error_message="a \\ b 'c'")
     job.emit_result("PO2", "COMPLETED")
     job.compact()
-    assert ["ERROR", "COMPLETED", ""] == [row["STATUS"] for row in read_csv(csv_path)]
+    assert ["ERROR", "COMPLETED", ""] == statuses(csv_path)
     source = job.log
     assert isinstance(source, PgLog)
     claims = job.log.claims(owner="test", lease_s=30, seen=source.end().position)
@@ -131,7 +131,7 @@ def test_a_pooler_in_session_mode_does_its_work(csv_path: Path, pooler: Pooler) 
         for number, job in enumerate(jobs, 1):
             job.emit_result(f"PO{number}", "COMPLETED")
     jobs[0].compact()
-    assert ["COMPLETED"] * 3 == [row["STATUS"] for row in read_csv(csv_path)]
+    assert ["COMPLETED"] * 3 == statuses(csv_path)
 
 
 def test_a_pooler_with_no_other_session_left_is_none_in_transaction_mode(csv_path: Path, pg_server: PgServer) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
+from command_line import python
 
 from eventcsv.signals import stop_signals
 
@@ -37,7 +36,7 @@ def test_a_signal_in_the_middle_of_polars_only_asks_to_stop() -> None:
         "        pl.LazyFrame({'a': range(300_000)}).group_by('a').agg(pl.len()).collect()\n"
         "print(stop.reason)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = python(code)
     assert (0, "SIGINT\n") == (done.returncode, done.stdout), done.stderr
 
 
@@ -54,4 +53,5 @@ def test_a_signal_in_the_middle_of_a_wait_ends_it() -> None:
         "        sys.setprofile(None)\n"
         "        assert stop.is_set()\n"
     )
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    done = python(code)
+    assert 0 == done.returncode, done.stderr

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jobs
 import psutil  # type: ignore[import-untyped]
 import pytest
 from conftest import wait_until
 from living import is_alive
-from runs import ADOPTS, DEADLINE_S, STARTED, by_po, calls, children, logged, make_job, meanwhile, pids
+from plain import logged
+from runs import ADOPTS, DEADLINE_S, STARTED, ask_to_stop, at_work, by_po, calls, children, make_job, meanwhile, pids
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("no_process_is_left")
 
@@ -82,14 +86,12 @@ def test_a_forked_child_does_not_hide_its_workers_death(tmp_path: Path) -> None:
 def test_what_workers_started_ends_with_the_session(tmp_path: Path, what: str, ending: str) -> None:
     """The browsers of its workers do not go on under the next run."""
     job = make_job(tmp_path, {f"PO{number}": f"leave {what} and gate" for number in range(4)})
-    script = jobs.start(Path(job.csv_path), workers=2)
-    wait_until(lambda: 2 == len(calls(tmp_path)))
+    script = at_work(job)
     assert all(map(is_alive, children(tmp_path)))
     if ending == "kill -9":
         script.kill()
     else:
-        script.send_signal(signal.SIGINT)
-        wait_until((tmp_path / "asked").exists)
+        ask_to_stop(script, signal.SIGINT, tmp_path)
         script.send_signal(signal.SIGINT)
     script.communicate(timeout=DEADLINE_S)
     wait_until(lambda: not any(map(is_alive, [*children(tmp_path), *pids(tmp_path)])))

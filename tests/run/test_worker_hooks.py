@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -14,7 +13,8 @@ import jobs
 import pytest
 from conftest import wait_until
 from living import is_alive
-from runs import DEADLINE_S, by_po, calls, logged, make_job, meanwhile, noted, pids, rows_of
+from plain import logged
+from runs import DEADLINE_S, ask_to_stop, at_work, by_po, calls, make_job, meanwhile, noted, pids, rows_of
 
 from eventcsv import EventCsv, EventCsvError
 
@@ -115,10 +115,8 @@ def test_one_signal_lets_workers_be_finalized_and_two_do_not(tmp_path: Path, mon
     """Ctrl-C ends workers in peace; a second one, while they close what they opened, waits for nobody."""
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
     job = make_job(tmp_path, {f"PO{number}": "gate" for number in range(9)})
-    script = jobs.start(Path(job.csv_path), workers=2, initializer="count", finalizer="never_end")
-    wait_until(lambda: 2 == len(calls(tmp_path)))
-    script.send_signal(signal.SIGINT)
-    wait_until((tmp_path / "asked").exists)
+    script = at_work(job, initializer="count", finalizer="never_end")
+    ask_to_stop(script, signal.SIGINT, tmp_path)
     (tmp_path / "gate").touch()
     wait_until(lambda: 2 == len(noted(tmp_path, "ends")))
     assert all(map(is_alive, pids(tmp_path)))
@@ -131,22 +129,16 @@ def test_one_signal_lets_workers_be_finalized_and_two_do_not(tmp_path: Path, mon
 
 @pytest.mark.parametrize("finalizer", [jobs.fail_at_end, jobs.never_end])
 def test_a_finalizer_that_fails_costs_no_po(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finalizer: Callable[[], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, finalizer: Callable[[], None]
 ) -> None:
     """Each result is recorded by then; what went wrong is told, without secrets."""
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
     monkeypatch.setattr("eventcsv.run.pool._EXIT_TIMEOUT_S", 1.0)
-    told: list[dict[str, Any]] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: told.append(cast("dict[str, Any]", record.msg))  # type: ignore[method-assign]
     job = make_job(tmp_path, {"PO1": "", "PO2": ""})
-    logging.getLogger("eventcsv").addHandler(handler)
-    try:
-        with job.session() as session:
-            result = session.run(jobs.work, finalizer=finalizer)
-    finally:
-        logging.getLogger("eventcsv").removeHandler(handler)
+    with job.session() as session:
+        result = session.run(jobs.work, finalizer=finalizer)
     assert ({"COMPLETED": 2}, 0, 1) == (result.by_status, result.lost_workers, len(noted(tmp_path, "ends")))
+    told = [cast("dict[str, Any]", record.msg) for record in caplog.records if record.name.startswith("eventcsv")]
     (reason,) = [record["reason"] for record in told if record["event"] == "worker.not_finalized"]
     assert reason in {
         "OSError: https://***@browser.example does not answer",

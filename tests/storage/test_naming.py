@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from conftest import KEYS, read_csv, tree
+from command_line import run_in
+from conftest import KEYS, statuses, tree
 
 from eventcsv import EventCsv, InvalidCsv, UnsafePath, UnsupportedFormat
+
+if TYPE_CHECKING:
+    import subprocess
 
 GOOD: Final = "PO_NUMBER;STATUS\n" + "".join(f"{key};\n" for key in KEYS)
 COMMANDS: Final = (
@@ -38,14 +40,7 @@ COMMANDS: Final = (
 def run(folder: Path, *arguments: str | Path | bytes) -> subprocess.CompletedProcess[str]:
     """Run the command line in a folder."""
     (folder / "work.py").write_text("def work(key, row):\n    return None\n")
-    return subprocess.run(
-        [sys.executable, "-m", "eventcsv", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    return run_in(folder, *arguments)
 
 
 def run_all(folder: Path, csv: str, beside: str) -> str:
@@ -55,7 +50,7 @@ def run_all(folder: Path, csv: str, beside: str) -> str:
         done = run(folder, *[part.replace("*", csv).replace("@", beside) for part in line.split()])
         assert 0 == done.returncode, (line, done.stderr)
         said += done.stderr
-    assert ["COMPLETED"] * len(KEYS) == [row["STATUS"] for row in read_csv(Path(folder, csv))]
+    assert ["COMPLETED"] * len(KEYS) == statuses(Path(folder, csv))
     return said
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from command_line import python
 
 from eventcsv import EventCsv
 from eventcsv.storage.network import network_file_system
@@ -75,6 +74,5 @@ def test_it_is_told_once(
             job.compact()
     told = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
     assert [("log.network_file_system", "nfs4")] == [(item["event"], item["type"]) for item in told]
-    command = [sys.executable, "-c", COMMAND, str(mounts), "compact", str(csv_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = python(COMMAND, mounts, "compact", csv_path)
     assert done.stderr.startswith(f"Warning: {job.log_dir} is on a network file system (nfs4)")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from command_line import python, run
 from conftest import KEYS, cannot, read_csv, tree
 
 from eventcsv import EventCsv, InvalidCsv
@@ -109,22 +109,11 @@ def test_it_is_found_before_work_begins(place: Path, name: str) -> None:
 def test_the_first_result_warns(place: Path, name: str) -> None:
     """It is recorded, as always, and whoever records it hears that it will not get into the CSV, and why."""
     with OBSTACLES[name](place) as said:
-        done = subprocess.run(
-            [sys.executable, "-m", "eventcsv", "emit", str(place), "PO1", "COMPLETED"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run("emit", place, "PO1", "COMPLETED")
         assert 0 == done.returncode
         assert "recorded PO1" in done.stdout
         assert not [part for part in said if part not in done.stderr]
-        watched = subprocess.run(
-            [sys.executable, "-m", "eventcsv", "compact", "--watch", str(place)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        watched = run("compact", "--watch", place)
         assert 1 == watched.returncode
         assert not [part for part in said if part not in watched.stderr]
     assert {"COMPLETED": 1, "": 2} == EventCsv(place).compact().by_status
@@ -152,9 +141,9 @@ print(obstacle_to(sys.argv[2]))
 
 def found(uid: int, path: Path) -> str:
     """Return what is in somebody's way."""
-    return subprocess.run(
-        [sys.executable, "-c", AS_SOMEBODY, str(uid), str(path)], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    done = python(AS_SOMEBODY, uid, path)
+    assert 0 == done.returncode, done.stderr
+    return done.stdout.strip()
 
 
 def test_a_folder_that_somebody_may_not_write_to(open_folder: Path) -> None:

@@ -6,13 +6,13 @@ import os
 import shutil
 import struct
 import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Final
 
 import pytest
-from conftest import KEYS, cannot, read_csv, tree
+from command_line import python
+from conftest import KEYS, cannot, job_on, read_csv, tree
 from faults import with_storage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,12 +106,7 @@ main()
 
 def eventcsv(uid: int, gid: int, *arguments: object, umask: int = 0o022) -> subprocess.CompletedProcess[str]:
     """Run the command line as somebody, who is in one group."""
-    command = [sys.executable, "-c", RUNNER, str(uid), str(gid), f"{umask:o}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def job_on(path: Path) -> EventCsv:
-    return EventCsv(path, durability="process")
+    return python(RUNNER, uid, gid, f"{umask:o}", *arguments)
 
 
 # --- the rights to the CSV -------------------------------------------------------------------------------------------

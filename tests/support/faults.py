@@ -12,6 +12,7 @@ from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from eventcsv import EventCsv
     from eventcsv.storage.rights import Rights
@@ -98,16 +99,21 @@ class Dying(Recording):
         raise Killed(step)
 
 
-class KilledBeforeReplacing(Recording):
-    """Is killed at the moment when a file is about to be replaced."""
+class Killing(Recording):
+    """Is killed at the first step that `picks` picks."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, picks: Callable[[str, tuple[Any, ...]], bool]) -> None:
         super().__init__()
-        self._path = path
+        self._picks = picks
 
-    def before(self, step: str, *args: object) -> None:
-        if step == "replace" and args[1] == self._path:
-            raise Killed
+    def before(self, step: str, *args: Any) -> None:
+        if self._picks(step, args):
+            raise Killed(step)
+
+
+def killed_before_replacing(path: Path | str) -> Killing:
+    """Return a storage that is killed at the moment when a file is about to be replaced."""
+    return Killing(lambda step, args: step == "replace" and args[1] == str(path))
 
 
 class Refusing(Recording):

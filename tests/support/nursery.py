@@ -15,7 +15,8 @@ import time
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
-from zlib import crc32
+
+from plain import checked
 
 from eventcsv import EventCsv
 from eventcsv.log.file_log import FileLog
@@ -50,13 +51,10 @@ class Sent(NamedTuple):
 
 def parse(line: bytes) -> Sent | None:
     """Read a line of the log without eventcsv's help; None when its checksum does not hold, or it is no result."""
-    body, mark, crc = line.rpartition(b',"crc":"')
-    if not mark or crc != b'%08x"}' % crc32(body):
+    found = checked(line)
+    if not found or found["kind"] != "result":
         return None
-    found = json.loads(line)
-    return (
-        Sent(found["set"]["who"], int(found["set"]["n"]), found["set"]["text"]) if found["kind"] == "result" else None
-    )
+    return Sent(found["set"]["who"], int(found["set"]["n"]), found["set"]["text"])
 
 
 def acknowledged(path: Path, size_bytes: int | None = None) -> list[int]:

@@ -6,15 +6,17 @@ one or the new one, and doing the same once more ends in the bytes of a clean ru
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from conftest import read_csv
+from conftest import checkpoint_of, job_on, statuses
 from faults import Killed, Recording, with_storage
 from inside import compactor_of
 
@@ -22,7 +24,9 @@ from eventcsv import EventCsv
 from eventcsv.view.retention import EDITED, FIRST, KEPT, SESSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.process import BaseProcess
+    from multiprocessing.synchronize import Event
 
     from eventcsv.storage.files import Storage
 
@@ -45,6 +49,32 @@ def check(holds: object, promise: str, place: object) -> None:
     """Raise Broken, with what is needed to see it again, unless a promise was kept."""
     if not holds:
         raise Broken(f"{promise}: {place}")
+
+
+def _emit_and_compact(path: str, keys: list[str], stop: Event) -> None:
+    job = job_on(Path(path))
+    for number in count():
+        if stop.is_set():
+            break
+        job.emit_result(keys[number % len(keys)], "COMPLETED", columns={"n": number})
+        assert not job.compact().edited
+        if number % 10 == 0:
+            job.new_segment()
+
+
+@contextmanager
+def compacting(path: Path | str, keys: list[str]) -> Iterator[BaseProcess]:
+    """Another process that completes PO after PO and brings the CSV up to date after each; it has to end well."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    process = context.Process(target=_emit_and_compact, args=(str(path), keys, stop))
+    process.start()
+    try:
+        yield process
+    finally:
+        stop.set()
+        process.join(60)
+    assert 0 == process.exitcode
 
 
 # --- situations ---
@@ -78,14 +108,14 @@ def copied(job: EventCsv, name: str) -> EventCsv:
     folder = Path(job.csv_path).parent
     target = folder.with_name(f"{folder.name}-{name}")
     shutil.copytree(folder, target)
-    return EventCsv(target / "input.csv", durability="process", lock_timeout_s=10)
+    return job_on(target / "input.csv")
 
 
 def begun(folder: Path) -> EventCsv:
     """Return a job with a CSV and nothing else."""
     folder.mkdir()
     (folder / "input.csv").write_text(HEADER + ROWS)
-    return EventCsv(folder / "input.csv", durability="process", lock_timeout_s=10)
+    return job_on(folder / "input.csv")
 
 
 def one_result(folder: Path) -> EventCsv:
@@ -124,7 +154,7 @@ def late(folder: Path) -> EventCsv:
 def without_checkpoint(folder: Path) -> EventCsv:
     """Return such a job that has lost its checkpoint."""
     job = compacted(folder)
-    (Path(job.log_dir) / "checkpoint.json").unlink()
+    checkpoint_of(job).unlink()
     return job
 
 
@@ -354,9 +384,9 @@ class Trial:
         self._segments = job.log.segments()
         job.compact()
         self.folded = content(self.path)
-        statuses = [row["STATUS"] for row in read_csv(self.path)]
+        shown = statuses(self.path)
         self._edits = self._adopted(job)
-        check(list(operation.statuses) == statuses, f"after a clean run STATUS is {statuses}", operation.name)
+        check(list(operation.statuses) == shown, f"after a clean run STATUS is {shown}", operation.name)
 
     def begin(self, state: Path | None = None) -> None:
         """Put the job into the situation, or into a state that was kept."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import command_line
 import pytest
-from conftest import segment_of
+from conftest import job_on
 
 from eventcsv import EventCsv, Status
 from eventcsv.errors import NoKeyColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import subprocess
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     Action = Callable[[EventCsv], object]
@@ -42,10 +42,6 @@ def history(job: EventCsv) -> object:
 
 def named(action: Action) -> str:
     return str(getattr(action, "__name__", ""))
-
-
-def job_on(path: Path, **options: Any) -> EventCsv:  # whatever EventCsv takes
-    return EventCsv(path, durability="process", lock_timeout_s=10, **options)
 
 
 def with_history(path: Path) -> EventCsv:
@@ -88,31 +84,8 @@ def assert_says(message: str, *parts: str) -> None:
     assert [] == [part for part in parts if part not in message], message
 
 
-def append_raw(job: EventCsv, line: bytes) -> None:
-    with segment_of(job).open("ab") as file:
-        file.write(line)
-
-
-def command(*args: str | bytes) -> list[str | bytes]:
-    return [sys.executable, "-m", "eventcsv", *args]
-
-
-def started(folder: Path, line: list[str | bytes]) -> subprocess.CompletedProcess[str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("EVENTCSV_")}
-    done = subprocess.run(
-        line,
-        cwd=folder,
-        env={**plain, "COLUMNS": "400", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=60,
-        check=False,
-    )
+def run(folder: Path, *args: str | bytes, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder, on a wide terminal without colours."""
+    done = command_line.run(*args, cwd=folder, before=before, COLUMNS="400", NO_COLOR="1", PYTHONIOENCODING="utf-8")
     assert "Traceback" not in done.stderr
     return done
-
-
-def run(folder: Path, *args: str | bytes) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder."""
-    return started(folder, command(*args))

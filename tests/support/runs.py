@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import jobs
 import pytest
-from conftest import read_csv
+from conftest import read_csv, wait_until
 
 from eventcsv import EventCsv
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
 
@@ -37,17 +38,6 @@ def rows_of(job: EventCsv) -> dict[str, dict[str, str]]:
 def by_po(job: EventCsv) -> dict[str, str]:
     """Return the STATUS of each PO."""
     return {key: row["STATUS"] for key, row in rows_of(job).items()}
-
-
-def logged(job: EventCsv, kind: str) -> list[dict[str, Any]]:
-    """Return the whole lines of the log that are of one kind, read without eventcsv's help."""
-    found = []
-    for path in sorted(Path(job.log_dir).glob("events-*.jsonl")):
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                found += [record] if record["kind"] == kind else []
-    return found
 
 
 def by_number(records: list[dict[str, Any]]) -> list[str]:
@@ -107,3 +97,30 @@ def noted(folder: Path, what: str) -> set[str]:
     found = path.read_text().split() if path.exists() else []
     assert len(set(found)) == len(found)
     return set(found)
+
+
+@contextlib.contextmanager
+def session_elsewhere(path: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Hold a session in another process, killed at the end unless it has ended by itself."""
+    for name in ("begun", "waiting", "gate"):
+        path.with_name(name).unlink(missing_ok=True)
+    script = jobs.start(path, wait=True, **options)
+    try:
+        wait_until(lambda: path.with_name("waiting").exists() or script.poll() is not None)
+        yield script
+    finally:
+        script.kill()
+        script.communicate()
+
+
+def at_work(job: EventCsv, workers: int = 2, **options: Any) -> subprocess.Popen[str]:
+    """Start a session in another process; return it when each of its workers is on a PO."""
+    script = jobs.start(Path(job.csv_path), workers=workers, **options)
+    wait_until(lambda: workers == len(calls(Path(job.csv_path).parent)))
+    return script
+
+
+def ask_to_stop(script: subprocess.Popen[str], number: int, folder: Path) -> None:
+    """Send a session's process a signal, and wait until it has heard it."""
+    script.send_signal(number)
+    wait_until((folder / "asked").exists)

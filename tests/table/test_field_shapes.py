@@ -11,9 +11,9 @@ import io
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
+from conftest import checkpoint_of, job_on
 
 from eventcsv import CompactResult, EventCsv, Status
 
@@ -113,10 +113,6 @@ converted_shapes = pytest.mark.parametrize("shape", CONVERTED, ids=lambda shape:
 
 
 # --- a job -------------------------------------------------------------------------------------------------------
-
-
-def job_on(path: Path, **options: Any) -> EventCsv:  # whatever EventCsv takes
-    return EventCsv(path, durability="process", lock_timeout_s=10, **options)
 
 
 def emit(job: EventCsv, key: str) -> None:
@@ -298,7 +294,7 @@ def test_replay_gives_the_same_bytes(tmp_path: Path, shape: Shape) -> None:
         job.compact()
         assert expected == path.read_bytes()
 
-        (Path(job.log_dir) / "checkpoint.json").unlink()
+        checkpoint_of(job).unlink()
         path.unlink()
         job.replay()
         assert expected == path.read_bytes()

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import flip, segment_of, statuses, tree
-from faults import Killed, KilledBeforeReplacing, Recording, with_storage
+from conftest import checkpoint_of, flip, segment_of, statuses, tree
+from faults import Killed, Recording, Refusing, killed_before_replacing, with_storage
 from operations import edit
 
 from eventcsv import BackupError, EventCsv
@@ -27,7 +27,7 @@ def test_the_checkpoint_is_only_a_cache(job: EventCsv, csv_path: Path) -> None:
         job.emit_result(f"PO{number % 3 + 1}", "PARTIAL", columns={"n": number})
         job.compact()
     view = csv_path.read_bytes()
-    checkpoint = Path(job.log_dir) / "checkpoint.json"
+    checkpoint = checkpoint_of(job)
     whole = checkpoint.read_bytes()
     for place in range(0, len(whole) - 1, 7):
         for broken in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
@@ -193,23 +193,11 @@ def test_killed_while_a_csv_is_converted(csv_path: Path, text: str) -> None:
         job = EventCsv(csv_path, durability="process", encoding="cp1252")
         job.emit_result("PO1", "COMPLETED", last_processed="")
         with pytest.raises(Killed):
-            with_storage(EventCsv(csv_path, encoding="cp1252"), KilledBeforeReplacing(str(csv_path))).compact()
+            with_storage(EventCsv(csv_path, encoding="cp1252"), killed_before_replacing(csv_path)).compact()
         EventCsv(csv_path, encoding=again).compact()
         views.add(csv_path.read_bytes())
         assert not EventCsv(csv_path).replay().changed
     assert {f"\ufeffPO_NUMBER;STATUS;SUPPLIER;LAST_PROCESSED\nPO1;COMPLETED;{text};\n".encode()} == views
-
-
-class RefusingToWriteView(Recording):
-    """Has no space for the new view."""
-
-    def __init__(self, csv_path: Path) -> None:
-        super().__init__()
-        self._temporary = str(csv_path.with_name(f".{csv_path.name}.eventcsv.tmp"))
-
-    def before(self, step: str, *args: object) -> None:
-        if step == "create" and args[0] == self._temporary:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._temporary)
 
 
 @pytest.mark.parametrize("way", ["edit taken back", "newest base gone", "another folder"])
@@ -222,8 +210,10 @@ def test_a_replay_starts_from_what_the_view_grew_from(job: EventCsv, csv_path: P
     edit(csv_path, "PO3;", "PO3;EDITED")
     if way == "edit taken back":
         job.emit_result("PO2", "PARTIAL", last_processed="")
+        new_view = str(csv_path.with_name(f".{csv_path.name}.eventcsv.tmp"))
+        full = Refusing(errno.ENOSPC, lambda _, step, args: step == "create" and args[0] == new_view)
         with pytest.raises(OSError, match="space"):
-            with_storage(EventCsv(csv_path), RefusingToWriteView(csv_path)).compact()
+            with_storage(EventCsv(csv_path), full).compact()
         csv_path.write_bytes(view)
     else:
         base = job.compact().base

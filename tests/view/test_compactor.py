@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import read_csv, segment_of, statuses, tree
-from faults import Killed, KilledBeforeReplacing, Recording, with_storage
+from command_line import run
+from conftest import checkpoint_of, read_csv, segment_of, statuses, tree
+from faults import Killed, Killing, killed_before_replacing, with_storage
 from operations import edit, leftovers
 
 from eventcsv import EventCsv, LockTimeout
@@ -96,7 +95,7 @@ def test_a_row_that_comes_late_gets_its_results(job: EventCsv, csv_path: Path) -
     assert ("PO9",) == result.late
     assert ["COMPLETED", "", "", "COMPLETED"] == statuses(csv_path)
     view = csv_path.read_bytes()
-    (Path(job.log_dir) / "checkpoint.json").unlink()
+    checkpoint_of(job).unlink()
     assert ((), False) == ((again := EventCsv(csv_path).compact()).late, again.changed)
     assert view == csv_path.read_bytes()
 
@@ -110,9 +109,7 @@ def test_a_cell_that_is_too_long_for_a_spreadsheet_is_told(job: EventCsv, csv_pa
     assert 32_768 == len(read_csv(csv_path)[1]["page"])
     assert () == job.compact().over_long
     job.emit_result("PO3", "COMPLETED")
-    command = [sys.executable, "-m", "eventcsv", "compact", str(csv_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "which would cut them: PO2 page" in done.stdout
+    assert "which would cut them: PO2 page" in run("compact", csv_path).stdout
 
 
 def test_formulas_from_the_web_are_disarmed(job: EventCsv, csv_path: Path) -> None:
@@ -156,21 +153,15 @@ def test_our_own_files_are_as_readable_as_the_csv(job: EventCsv, csv_path: Path,
 # --- stopped at any step ---
 
 
-class KilledInBackup(Recording):
-    """Is killed at the moment when a backup is about to be finished."""
-
-    def before(self, step: str, *args: object) -> None:
-        if step == "replace" and "/backup/" in str(args[1]):
-            raise Killed
-
-
 def test_a_backup_that_was_cut_short_does_not_stay(job: EventCsv, csv_path: Path) -> None:
     """Killed while it makes a backup that nobody needs any more: the next compaction clears up what is left of it."""
     job.emit_result("PO1", "COMPLETED")
     job.compact()
     edit(csv_path, "PO2;", "PO2;EDITED")
     with pytest.raises(Killed):
-        with_storage(EventCsv(csv_path), KilledInBackup()).replay()
+        with_storage(
+            EventCsv(csv_path), Killing(lambda step, args: step == "replace" and "/backup/" in str(args[1]))
+        ).replay()
     assert [] != leftovers(csv_path.parent)
     edit(csv_path, "PO2;EDITED", "PO2;")
     job.compact()
@@ -184,7 +175,7 @@ def test_killed_before_the_replacement_an_edit_then_costs_no_event(csv_path: Pat
     job.compact()
     job.emit_result("PO2", "PARTIAL", last_processed="2")
     with pytest.raises(Killed):
-        with_storage(EventCsv(csv_path), KilledBeforeReplacing(str(csv_path))).compact()
+        with_storage(EventCsv(csv_path), killed_before_replacing(csv_path)).compact()
     edit(csv_path, "PO3;", "PO3;EDITED")
     EventCsv(csv_path).compact()
     assert statuses(csv_path) == ["COMPLETED", "PARTIAL", "EDITED"]

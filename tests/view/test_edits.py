@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import jobs
 import pytest
-from conftest import read_csv
-from faults import Killed, Recording, with_storage
+from conftest import read_csv, wait_until
+from faults import Dying, Killed, Recording, with_storage
+from operations import edit
+from plain import logged
+from runs import calls, meanwhile
 from servers import unused_name
 
 from eventcsv import EventCsv, InvalidCsv
@@ -344,21 +345,14 @@ def test_a_run_works_again_on_what_is_set_back(tmp_path: Path) -> None:
     job = EventCsv(path, durability="process", settle_s=0)
 
     def set_back() -> None:
-        jobs.wait_for(tmp_path / "calls")
-        while "PO1;COMPLETED" not in path.read_text() or "PO2" not in (tmp_path / "calls").read_text():
-            time.sleep(0.02)
-        path.write_text(path.read_text().replace("PO1;COMPLETED", "PO1;PENDING"))
-        while b'"kind":"edit"' not in b"".join(segment.read_bytes() for segment in Path(job.log_dir).glob("*.jsonl")):
-            time.sleep(0.02)
+        wait_until(lambda: "PO1;COMPLETED" in path.read_text() and "PO2" in calls(tmp_path))
+        edit(path, "PO1;COMPLETED", "PO1;PENDING")
+        wait_until(lambda: logged(job, "edit"))
         (tmp_path / "gate").touch()
 
-    operator = threading.Thread(target=set_back)
-    operator.start()
-    with job.session(refresh_s=0.05) as session:
+    with meanwhile(set_back), job.session(refresh_s=0.05) as session:
         result = session.run(jobs.work)
-    operator.join()
-    calls = [line.split()[0] for line in (tmp_path / "calls").read_text().splitlines()]
-    assert (["PO1", "PO1", "PO2", "PO3"], ("PO1",)) == (sorted(calls), result.again)
+    assert (["PO1", "PO1", "PO2", "PO3"], ("PO1",)) == (sorted(calls(tmp_path)), result.again)
     assert [1] == [edit.cells for edit in result.edits] == [edit.cells for edit in session.edits]
     assert [] == job.pending()
 
@@ -376,20 +370,6 @@ def test_a_csv_that_cannot_be_read_stops_no_counting(job: EventCsv) -> None:
         job.compact()
 
 
-class KilledAt(Recording):
-    """Is killed at the n-th step that changes the disk."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.left = at
-
-    def before(self, step: str, *_: object) -> None:
-        if step in {"create", "write", "replace", "unlink"}:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-
-
 def test_killed_anywhere_on_the_way_it_ends_in_the_same_bytes(job: EventCsv, tmp_path: Path) -> None:
     """A result that comes between the death and the next compaction is not overwritten by what was typed before it."""
     saved = swapped(FIRST, ("PO1;PENDING;;;", "PO1;AGAIN;;;x"), ("PO4;PENDING", "PO5;NEW"))
@@ -400,7 +380,7 @@ def test_killed_anywhere_on_the_way_it_ends_in_the_same_bytes(job: EventCsv, tmp
         path = folder / "input.csv"
         path.write_text(saved)
         try:
-            with_storage(EventCsv(path, durability="process", settle_s=0), KilledAt(at)).compact()
+            with_storage(EventCsv(path, durability="process", settle_s=0), Dying(at)).compact()
         except Killed:
             pass
         else:

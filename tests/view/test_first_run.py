@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from command_line import COMMAND
+from command_line import COMMAND, shown_on
 from command_line import run_in as run
 from conftest import read_csv, tree
 
@@ -77,14 +77,8 @@ def test_on_a_terminal_it_is_asked(place: Path, answer: str) -> None:
         while b"Go on with it? [y/N]" not in said:
             said += os.read(main, 4096)
         os.write(main, f"{answer}\n".encode())
-        while True:
-            try:
-                if not os.read(main, 4096):
-                    break
-            except OSError:
-                break
+        shown_on(main)
         process.wait()
-    os.close(main)
     assert b"Issued 2" in said
     assert {"y": 0, "n": 1}[answer] == process.returncode
     assert {"y": ["COMPLETED", "Completed", "COMPLETED"], "n": ["Issued", "Completed", "Issued"]}[answer] == column(

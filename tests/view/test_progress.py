@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
-import subprocess
-import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import KEYS, segment_of, tree
+from command_line import Talk
+from conftest import KEYS, append_raw, checkpoint_of, segment_of, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inside import compactor_of
+from operations import compacting
 
 from eventcsv import Event, EventCsv, InvalidCsv, Status
 from eventcsv.event import DONE, InFlight, Kind, utc_text
@@ -25,10 +24,8 @@ from eventcsv.view.retention import EDITED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from multiprocessing.synchronize import Event as Flag
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def emit(job: EventCsv, key: str, status: str = "COMPLETED") -> Event:
@@ -103,8 +100,7 @@ def test_pending_is_by_the_present_end_of_the_log(job: EventCsv) -> None:
 def torn(job: EventCsv) -> None:
     """Leave half a line behind the log."""
     emit(job, "PO1")
-    with segment_of(job).open("ab") as file:
-        file.write(b'{"v":1,"id":"half')
+    append_raw(job, b'{"v":1,"id":"half')
 
 
 def edited(job: EventCsv) -> None:
@@ -120,7 +116,7 @@ def without_checkpoint(job: EventCsv) -> None:
     """Lose the checkpoint."""
     emit(job, "PO1")
     job.compact()
-    (Path(job.log_dir) / "checkpoint.json").unlink()
+    checkpoint_of(job).unlink()
 
 
 def without_csv(job: EventCsv) -> None:
@@ -397,13 +393,12 @@ def test_in_flight_is_the_same_however_it_was_computed(steps: list[tuple[str, in
                 text = loaded if step == "stale" else path.read_bytes()
                 path.write_bytes(text.replace(b"PO3;", b"PO3;E", 1))
             elif step == "forget":
-                (Path(job.log_dir) / "checkpoint.json").unlink(missing_ok=True)
+                checkpoint_of(job).unlink(missing_ok=True)
             elif step in {"restore", "undo"}:
                 known = [backup for backup in job.backups() if backup.position or step == "undo"]
                 job.restore(known[at % len(known)].name, replay=step == "restore")
             elif step == "killed":
-                with segment_of(job, max(job.log.segments())).open("ab") as file:
-                    file.write(b'{"v":1,"id":"half of a started')
+                append_raw(job, b'{"v":1,"id":"half of a started', max(job.log.segments()))
                 job.emit_started(key)
             elif step == "reopen":
                 job = EventCsv(path, durability="process")
@@ -420,7 +415,7 @@ def test_in_flight_is_the_same_however_it_was_computed(steps: list[tuple[str, in
             if number % 5 == 4:
                 assert expected == job.compact().in_flight
         assert whole(job) == job.compact().in_flight
-        (Path(job.log_dir) / "checkpoint.json").unlink()
+        checkpoint_of(job).unlink()
         assert whole(job) == EventCsv(path).compact().in_flight
 
 
@@ -440,38 +435,19 @@ print("changed" if session.ended.by_status.get("PARTIAL") else "lost", session.e
 
 def test_a_session_elsewhere_shows_and_is_not_disturbed(csv_path: Path) -> None:
     """200 looks see the session of another process, with its name and pid, and cost it nothing."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SESSION, str(csv_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as theirs:
-        assert theirs.stdin is not None
-        assert theirs.stdout is not None
-        assert "ready\n" == theirs.stdout.readline()
+    with Talk(SESSION, csv_path) as theirs:
+        assert "ready" == theirs.hear()
         job = EventCsv(csv_path)
         seen = set()
         for number in range(200):
-            theirs.stdin.write(f"{number}\n")
-            theirs.stdin.flush()
+            theirs.say(number)
             found = job.progress()
             seen.add((found.session.session, found.session.pid) if found.session else None)
             assert (3, ()) == (found.total, found.damage)
-        theirs.stdin.close()
-        assert "changed False 0\n" == theirs.stdout.read()
-        assert 0 == theirs.wait(60)
-    assert {("theirs", theirs.pid)} == seen
+        assert "changed False 0\n" == theirs.end()
+    assert {("theirs", theirs.process.pid)} == seen
     assert job.progress().session is None
     assert 200 == len(list(job.history("PO1")))
-
-
-def emit_and_compact(path: str, keys: list[str], stop: Flag) -> None:
-    """Complete PO after PO and bring the CSV up to date after each, until told to stop."""
-    job = EventCsv(path, durability="process")
-    for number in range(1_000_000):
-        if stop.is_set():
-            break
-        emit(job, keys[number % len(keys)])
-        assert not job.compact().edited
-        if number % 20 == 0:
-            job.new_segment()
 
 
 def test_looks_during_compactions_elsewhere_never_fail_and_never_claim_an_edit(tmp_path: Path) -> None:
@@ -479,20 +455,15 @@ def test_looks_during_compactions_elsewhere_never_fail_and_never_claim_an_edit(t
     path = tmp_path / "input.csv"
     keys = [f"PO{number:04d}" for number in range(400)]
     path.write_text("PO_NUMBER;STATUS\n" + "".join(f"{key};\n" for key in keys))
-    stop = SPAWN.Event()
-    theirs = SPAWN.Process(target=emit_and_compact, args=(str(path), keys, stop))
-    theirs.start()
     done = looks = 0
     job = EventCsv(path)
-    while theirs.is_alive() and (looks < 150 or not done) and looks < 20_000:
-        found = job.progress()
-        assert (400, (), 0) == (found.total, found.damage, found.unknown)
-        assert done <= found.done
-        done = found.done
-        folded = compactor_of(job).project()
-        assert (EDITED != folded.start.new_base, None) == (True, folded.start.edit)
-        looks += 1
-    stop.set()
-    theirs.join(60)
-    assert 0 == theirs.exitcode
+    with compacting(path, keys) as theirs:
+        while theirs.is_alive() and (looks < 150 or not done) and looks < 20_000:
+            found = job.progress()
+            assert (400, (), 0) == (found.total, found.damage, found.unknown)
+            assert done <= found.done
+            done = found.done
+            folded = compactor_of(job).project()
+            assert (EDITED != folded.start.new_base, None) == (True, folded.start.edit)
+            looks += 1
     assert done > 0

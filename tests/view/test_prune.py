@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import operations
 import pytest
-from conftest import read_csv, segment_of, statuses, tree
+from conftest import checkpoint_of, read_csv, segment_of, statuses, tree
 from inside import compactor_of
 from operations import copied, edit, view
 
@@ -144,7 +144,7 @@ def test_the_last_segment_that_is_left_is_never_removed(old_job: EventCsv) -> No
 
 def test_without_a_checkpoint_nothing_is_pruned(old_job: EventCsv) -> None:
     """Gone or damaged: nobody knows what is needed, so everything stays until the next compaction."""
-    checkpoint = Path(old_job.log_dir) / "checkpoint.json"
+    checkpoint = checkpoint_of(old_job)
     for spoil in (lambda: checkpoint.write_bytes(b"{}\n"), checkpoint.unlink):
         spoil()
         assert ((), 9) == ((result := EventCsv(old_job.csv_path).prune()).removed, result.kept)

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from eventcsv.view.compact_result import CompactResult
 
 
+class Job:
+    """Has something new each time that it is looked at."""
+
+    def compact(self) -> CompactResult:
+        return cast("CompactResult", SimpleNamespace(changed=True))
+
+    def fingerprint(self) -> tuple[object, ...]:
+        return (1,)
+
+
 @pytest.mark.parametrize(
     ("took_s", "worked_s", "pause_s"),
     [
@@ -38,13 +48,6 @@ def test_a_pause_is_as_long_as_the_work_before_it_asks_for(
             pauses.append(timeout)
             return len(pauses) > 1
 
-    class Job:
-        def compact(self) -> CompactResult:
-            return cast("CompactResult", SimpleNamespace(changed=True))
-
-        def fingerprint(self) -> tuple[object, ...]:
-            return (1,)
-
     keep_current(Job(), Stop(), refresh_s=1.0, on_result=repr, on_trouble=print)
     assert [0.2, pytest.approx(pause_s)] == pauses
 
@@ -54,21 +57,18 @@ def test_the_view_is_kept_current_after_a_signal_in_the_middle_of_polars() -> No
     end, outcomes = threading.Event(), [KeyboardInterrupt(), None]
     done: list[CompactResult] = []
 
-    class Job:
+    class Struck(Job):
         def compact(self) -> CompactResult:
             if outcome := outcomes.pop(0):
                 raise outcome
             end.set()
-            return cast("CompactResult", SimpleNamespace(changed=True))
+            return super().compact()
 
-        def fingerprint(self) -> tuple[object, ...]:
-            return (1,)
-
-    keep = functools.partial(keep_current, Job(), end, refresh_s=0.001, on_result=done.append, on_trouble=print)
+    keep = functools.partial(keep_current, Struck(), end, refresh_s=0.001, on_result=done.append, on_trouble=print)
     thread = threading.Thread(target=keep)
     thread.start()
     thread.join(60)
     assert ([], 1) == (outcomes, len(done))
     outcomes.append(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        keep_current(Job(), threading.Event(), refresh_s=0.001, on_result=done.append, on_trouble=print)
+        keep_current(Struck(), threading.Event(), refresh_s=0.001, on_result=done.append, on_trouble=print)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import operations
 import pytest
-from conftest import flip, read_csv, statuses, tree
+from conftest import checkpoint_of, flip, read_csv, statuses, tree
 from faults import Refusing, with_storage
 from inside import compactor_of
 from operations import copied, edit, view
+from runs import session_elsewhere
 
 from eventcsv import BackupError, EventCsv, InvalidCsv
 from eventcsv.errors import SessionActive
@@ -57,12 +56,12 @@ def test_a_restore_without_replay_gives_exactly_the_backup(long_job: EventCsv) -
         job.restore(backup.name, replay=False)
         assert wanted == view(job)
         lost = copied(job, "lost")
-        (Path(lost.log_dir) / "checkpoint.json").unlink()
+        checkpoint_of(lost).unlink()
         assert (False, wanted) == (lost.compact().changed, view(lost))
         for again in (job, EventCsv(job.csv_path)):
             assert (0, False) == ((result := again.compact()).events, result.changed)
             assert not again.replay().changed
-        (Path(job.log_dir) / "checkpoint.json").unlink()
+        checkpoint_of(job).unlink()
         assert not EventCsv(job.csv_path).compact().changed
         before = read_csv(Path(job.csv_path))
         job.emit_result("PO3", "COMPLETED", last_processed="9")
@@ -83,7 +82,7 @@ def test_what_the_csv_held_is_kept_first_and_can_be_restored(long_job: EventCsv)
         assert kept is not None
         held = Path(kept.path).read_bytes()
         assert b"EDITED AGAIN" in held
-        assert ["COMPLETED", "COMPLETED"] == [row["STATUS"] for row in read_csv(Path(kept.path))][:2]
+        assert ["COMPLETED", "COMPLETED"] == statuses(Path(kept.path))[:2]
         assert (held == view(job)) == replay  # what people typed is in the log, too
         back = job.restore(kept.name, replay=False)
         assert held == view(job)
@@ -185,22 +184,9 @@ def test_a_restore_for_a_mistyped_path_makes_nothing(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-SESSION_AT_WORK = """
-import sys
-import eventcsv
-with eventcsv.EventCsv(sys.argv[1]).session(session_id="theirs", refresh_s=1000):
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_nothing_is_restored_or_pruned_while_a_session_is_at_work(long_job: EventCsv) -> None:
     """Another process's session is named in the error, and nothing changes; what only looks is let through."""
-    command = [sys.executable, "-c", SESSION_AT_WORK, long_job.csv_path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as theirs:
-        assert theirs.stdout is not None
-        assert theirs.stdin is not None
-        assert "ready\n" == theirs.stdout.readline()
+    with session_elsewhere(Path(long_job.csv_path), session_id="theirs", refresh_s=1000) as theirs:
         before = tree(Path(long_job.csv_path).parent)
         backup = long_job.backups()[-1].name
         attempts: list[Callable[[], object]] = [
@@ -213,7 +199,8 @@ def test_nothing_is_restored_or_pruned_while_a_session_is_at_work(long_job: Even
                 attempt()
         long_job.prune(dry_run=True)
         assert before == tree(Path(long_job.csv_path).parent)
-        theirs.stdin.close()
+        Path(long_job.csv_path).with_name("gate").touch()
+        assert 0 == theirs.wait(60)
     long_job.restore(backup)
 
 
@@ -268,7 +255,7 @@ def test_a_restore_that_failed_is_not_made_up_for_by_a_replay(model: EventCsv, l
     assert before == view(job)
     fresh = EventCsv(job.csv_path)
     if lost:
-        (Path(job.log_dir) / "checkpoint.json").unlink(missing_ok=True)
+        checkpoint_of(job).unlink(missing_ok=True)
         fresh.compact()
     else:
         fresh.replay()

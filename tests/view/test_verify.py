@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import flip, segment_of, tree
+from conftest import KEYS, append_raw, checkpoint_of, flip, segment_of, tree
 from faults import Recording, with_storage
 from inside import compactor_of
+from operations import compacting
 
 from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
 from eventcsv.log.line import sealed, unsealed
@@ -18,12 +18,9 @@ from eventcsv.storage.files import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.synchronize import Event as Flag
 
     from eventcsv.view.backup import Backup
     from eventcsv.view.verify import VerifyReport
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
@@ -104,16 +101,14 @@ def test_late_rows_edits_and_restorations_are_no_damage(sound: EventCsv) -> None
 def test_a_torn_line_is_told_but_is_no_finding(sound: EventCsv) -> None:
     """Half a line behind the log, or one that a seal or the next line ended, costs nothing; without a word it does."""
     half = b'{"v":1,"id":"half'
-    with segment_of(sound, 3).open("ab") as file:
-        file.write(half)
+    append_raw(sound, half, 3)
     size = segment_of(sound, 3).stat().st_size - len(half)
     assert [("events-000003.jsonl", size)] == [(item.segment, item.offset_bytes) for item in verified(sound).torn]
     assert [] == found(sound)
     sound.new_segment()
     assert [("events-000003.jsonl", size)] == [(item.segment, item.offset_bytes) for item in verified(sound).torn]
     assert [] == found(sound)
-    with segment_of(sound, 4).open("ab") as file:
-        file.write(half)
+    append_raw(sound, half, 4)
     size = segment_of(sound, 4).stat().st_size - len(half)
     sound.emit_result("PO1", "PARTIAL")
     assert [4, 3] == [int(item.segment[7:13]) for item in reversed(verified(sound).torn)]
@@ -224,7 +219,7 @@ DAMAGE: dict[str, tuple[Callable[[EventCsv], object], list[tuple[str, str]]]] = 
     "damaged metadata": (lambda job: flip(metadata(job), 30), [("{metadata}", "the metadata of this backup is")]),
     "empty metadata": (lambda job: metadata(job).write_bytes(b""), [("{metadata}", "the metadata of this backup is")]),
     "damaged checkpoint": (
-        lambda job: flip(Path(job.log_dir) / "checkpoint.json", 30),
+        lambda job: flip(checkpoint_of(job), 30),
         [("checkpoint.json", "the checkpoint is damaged")],
     ),
     "no csv": (
@@ -310,8 +305,7 @@ def test_a_csv_that_cannot_be_read_is_told_with_the_reason(sound: EventCsv) -> N
 
 def test_a_newer_format_is_named_as_such(sound: EventCsv) -> None:
     """What a newer eventcsv made is nothing to judge: the error says to upgrade."""
-    with segment_of(sound, 3).open("ab") as file:
-        file.write(sealed({"v": 2, "id": "x", "kind": "result"}))
+    append_raw(sound, sealed({"v": 2, "id": "x", "kind": "result"}), 3)
     with pytest.raises(UnsupportedFormat, match="newer eventcsv"):
         sound.verify()
 
@@ -371,31 +365,14 @@ def test_a_log_that_is_not_what_was_folded_is_found(sound: EventCsv, kind: str) 
 # --- others at work ---
 
 
-def emit_and_compact(path: str, stop: Flag) -> None:
-    """Record results and bring the CSV up to date after each, until told to stop."""
-    job = EventCsv(path, durability="process")
-    for number in range(1_000_000):
-        if stop.is_set():
-            break
-        job.emit_result(f"PO{number % 3 + 1}", "PARTIAL", columns={"n": number})
-        job.compact()
-        if number % 10 == 0:
-            job.new_segment()
-
-
 def test_verify_during_compactions_has_no_false_finding(job: EventCsv) -> None:
     """Whatever moment of another process's compactions is met, what is sound is called sound."""
     job.compact()
-    stop = SPAWN.Event()
-    theirs = SPAWN.Process(target=emit_and_compact, args=(job.csv_path, stop))
-    theirs.start()
     passes = 0
-    while theirs.is_alive() and (passes < 50 or not job.verify().lines):
-        assert () == job.verify().findings
-        passes += 1
-    stop.set()
-    theirs.join(60)
-    assert 0 == theirs.exitcode
+    with compacting(job.csv_path, list(KEYS)) as theirs:
+        while theirs.is_alive() and (passes < 50 or not job.verify().lines):
+            assert () == job.verify().findings
+            passes += 1
     assert [] == found(job)
 
 

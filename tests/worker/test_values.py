@@ -20,7 +20,7 @@ import given
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import read_csv, segment_of
+from conftest import lines_of, read_csv, segment_of
 from given import GIVEN, MIB, RETURNED, UNREADABLE
 from hypothesis import given as hypothesis_given
 from hypothesis import settings
@@ -455,7 +455,7 @@ def test_any_result_is_recorded_or_refused_for_a_reason(
         if not made:
             assert not Path(job.log_dir).exists()
             return
-        lines = segment_of(job).read_bytes().split(b"\n")[1:-1]
+        lines = lines_of(job)
         assert made == [decode(line) for line in lines]
         job.compact()
         assert expected_rows(made) == rows_by_id(path)

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psutil  # type: ignore[import-untyped]  # it has no stubs of its own
 import pyte
 import pytest
+from command_line import COMMAND
 from conftest import segment_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+TYPED: Final = shlex.join(COMMAND)
 NOW: Final = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-COMMAND: Final = f"{sys.executable} -m eventcsv"
 ALTERNATE: Final = 1049 << 5  # how pyte numbers a private mode
 CONTROL: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -281,7 +283,7 @@ def test_watching_leaves_the_terminal_as_it_was(job: EventCsv, csv_path: Path, e
     with Terminal(csv_path.parent) as terminal:
         terminal.type("echo befo''re\n")
         terminal.wait_for("before")
-        terminal.type(f"{COMMAND} status input.csv --watch; echo code=$?; stty -a | grep -c ' echo '\n")
+        terminal.type(f"{TYPED} status input.csv --watch; echo code=$?; stty -a | grep -c ' echo '\n")
         terminal.wait_for("ends this view")
         assert (True, True) == (terminal.is_alternate, terminal.screen.cursor.hidden)
         assert "before" not in terminal.text
@@ -301,7 +303,7 @@ def test_stopping_and_going_on_with_ctrl_z(job: EventCsv, csv_path: Path) -> Non
     """The shell gets its terminal back while the view is stopped, and the view comes back with fg."""
     job.emit_result("PO1", "COMPLETED")
     with Terminal(csv_path.parent) as terminal:
-        terminal.type(f"{COMMAND} status input.csv --watch\n")
+        terminal.type(f"{TYPED} status input.csv --watch\n")
         terminal.wait_for("ends this view")
         terminal.type("\x1a")
         terminal.wait_for("Stopped")
@@ -324,7 +326,7 @@ def test_a_changed_size_is_followed(job: EventCsv, csv_path: Path) -> None:
     """Smaller, larger and tiny: the view is drawn anew at once and leaves no rest of the old one."""
     job.emit_result("PO1", "ERROR", error_message="x" * 100)
     with Terminal(csv_path.parent) as terminal:
-        terminal.type(f"{COMMAND} status input.csv --watch\n")
+        terminal.type(f"{TYPED} status input.csv --watch\n")
         terminal.wait_for("ends this view")
         for columns, lines in ((60, 15), (120, 40), (30, 3), (80, 24)):
             terminal.resize(columns, lines)
@@ -354,7 +356,7 @@ def test_a_broken_csv_is_told_and_forgotten_when_mended(job: EventCsv, csv_path:
     job.compact()
     good = csv_path.read_bytes()
     with Terminal(csv_path.parent) as terminal:
-        terminal.type(f"{COMMAND} status input.csv --watch\n")
+        terminal.type(f"{TYPED} status input.csv --watch\n")
         terminal.wait_for("1 of 3 POs done")
         csv_path.write_bytes(good + b'PO4;"')
         terminal.wait_for("never closed")
@@ -370,7 +372,7 @@ def test_without_colour_there_are_words(job: EventCsv, csv_path: Path) -> None:
     """NO_COLOR leaves no colour, and everything can still be told apart."""
     job.emit_result("PO1", "ERROR", error_message="no such page")
     with Terminal(csv_path.parent, NO_COLOR="1") as terminal:
-        terminal.type(f"{COMMAND} status input.csv --watch\n")
+        terminal.type(f"{TYPED} status input.csv --watch\n")
         terminal.wait_for("ends this view")
         terminal.type("q")
         terminal.wait_until(lambda: not terminal.is_alternate and "ERROR" in terminal.text, "the last state")
@@ -383,7 +385,7 @@ def test_a_dumb_terminal_gets_lines(job: EventCsv, csv_path: Path, term: str) ->
     """Where the cursor cannot be moved, nothing tries to."""
     job.emit_result("PO1", "COMPLETED")
     with Terminal(csv_path.parent, TERM=term) as terminal:
-        terminal.type(f"{COMMAND} status input.csv --watch\n")
+        terminal.type(f"{TYPED} status input.csv --watch\n")
         terminal.wait_for("1 of 3 POs done (33 %);")
         terminal.type("\x03")
         terminal.wait_until(lambda: terminal.text.count("ready>") == 2, "the prompt")
@@ -393,7 +395,7 @@ def test_a_dumb_terminal_gets_lines(job: EventCsv, csv_path: Path, term: str) ->
 def test_a_pipe_gets_lines_without_control_codes(job: EventCsv, csv_path: Path) -> None:
     """Whatever TERM says."""
     job.emit_result("PO1", "COMPLETED")
-    command = [*COMMAND.split(), "status", str(csv_path), "--watch"]
+    command = [*COMMAND, "status", str(csv_path), "--watch"]
     with subprocess.Popen(command, stdout=-1, stderr=-1, env=os.environ | {"FORCE_COLOR": "1"}) as watch:
         assert watch.stdout is not None
         line = watch.stdout.readline()
@@ -410,7 +412,7 @@ def test_a_run_draws_below_what_its_workers_print(csv_path: Path) -> None:
         "import time\ndef work(key, row):\n    print('chatter of', key)\n    time.sleep(4)\n"
     )
     with Terminal(csv_path.parent) as terminal:
-        terminal.type(f"{COMMAND} run input.csv work:work\n")
+        terminal.type(f"{TYPED} run input.csv work:work\n")
         terminal.wait_until(lambda: "workers" in terminal.text and "chatter of PO2" in terminal.text, "the view")
         assert (False, True) == (terminal.is_alternate, terminal.screen.cursor.hidden)
         terminal.wait_for("  backup     ")
@@ -425,7 +427,7 @@ def test_nothing_of_the_view_is_left_after_ctrl_c(csv_path: Path) -> None:
         "import time\ndef work(key, row):\n    time.sleep(key != 'PO1')\n    raise ValueError('no answer ' * 20)\n"
     )
     with Terminal(csv_path.parent) as terminal:
-        terminal.type(f"{COMMAND} run input.csv work:work\n")
+        terminal.type(f"{TYPED} run input.csv work:work\n")
         terminal.wait_until(lambda: re.search("PO1 .* no answer", terminal.text), "the view with a failure")
         terminal.type("\x03")
         terminal.wait_for("  backup     ")

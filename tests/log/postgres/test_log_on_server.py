@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from conftest import cannot, read_csv, segment_of, tree
+from command_line import run as command
+from conftest import append_raw, cannot, read_csv, tree
 from servers import PgServer, unused_name
 
 import eventcsv
@@ -43,17 +44,6 @@ def name() -> str:
 def job(csv_path: Path, pg_server: PgServer, name: str) -> EventCsv:
     """A job with its log on a server."""
     return EventCsv(csv_path, log=pg_server.url, job=name, lock_timeout_s=20)
-
-
-def command(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of eventcsv."""
-    return subprocess.run(
-        [sys.executable, "-m", "eventcsv", *map(str, args)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_every_command_takes_a_server(csv_path: Path, pg_server: PgServer, name: str) -> None:
@@ -509,8 +499,7 @@ def test_half_lines_are_told_by_the_copies_too(csv_path: Path, pg_server: PgServ
     files = EventCsv(csv_path)
     for end in (lambda: files.emit_result("PO2", "COMPLETED"), files.new_segment, files.new_segment):
         files.emit_result("PO1", "COMPLETED")
-        with segment_of(files, max(files.log.segments())).open("ab") as file:
-            file.write(half)
+        append_raw(files, half, max(files.log.segments()))
         end()
     files.compact()
     expected = [(item.segment, item.offset_bytes, item.torn) for item in files.verify().torn]

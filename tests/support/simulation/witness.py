@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
-from zlib import crc32
 
+from plain import checked
 from simulated import Machine, Process, Violation
 
 from eventcsv.view.retention import EDITED
@@ -55,11 +55,8 @@ class Intent:
 
 @lru_cache(maxsize=50_000)
 def _record(line: bytes) -> Record | None:
-    body, mark, crc = line.rpartition(b',"crc":"')
-    if not mark or crc != b'%08x"}' % crc32(body):
-        return None
-    found = json.loads(line)
-    if found["kind"] not in {"result", "started"}:
+    found = checked(line)
+    if not found or found["kind"] not in {"result", "started"}:
         return None
     return Record(found["id"], found["kind"], found["key"], found["set"])
 

@@ -148,11 +148,3 @@ def test_a_lock_file_that_goes_under_its_holders_costs_nothing(tmp_path: Path, w
     assert {(name, n) for name in names for n in range(1, 301)} == {(sent.name, sent.n) for sent in found}
     # Two at once may both end the same line, or think that the other's half is a torn one; the rest is as ever.
     assert {"an empty line"} >= {item.reason for item in job.compact().damage if not item.torn}
-
-
-def test_a_killed_holder_frees_the_lock(job: EventCsv) -> None:
-    """The lock goes with its process, however it goes."""
-    job.emit_result("PO1", "PARTIAL")
-    with Talk(HOLDER, Path(job.log_dir) / "append.lock", 60) as holder:
-        assert "held" == holder.hear()
-    job.emit_result("PO2", "COMPLETED")

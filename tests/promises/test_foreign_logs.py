@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import append_raw, checkpoint_of, flip, job_on, segment_of
-from refusals import GOOD, assert_says, compact, emit, history, named, refused, replay, with_history
+from refusals import GOOD, assert_says, compact, emit, history, named, refused, replay, verify, with_history
 
 from eventcsv import AppendError, BackupError, UnsupportedFormat
 from eventcsv.log.line import sealed
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from refusals import Action
 
 
-@pytest.mark.parametrize("action", [compact, replay, history], ids=named)
+@pytest.mark.parametrize("action", [compact, replay, history, verify], ids=named)
 def test_a_line_of_a_newer_eventcsv_stops_the_work(tmp_path: Path, action: Action) -> None:
     """A line with a valid checksum and a higher version is no damage: the error says who made it, and where it is."""
     job = with_history(tmp_path / "input.csv")
@@ -31,7 +31,7 @@ def test_a_line_of_a_newer_eventcsv_stops_the_work(tmp_path: Path, action: Actio
     assert_says(message, "made by a newer eventcsv", "version 2", "Upgrade", "events-000001.jsonl")
 
 
-@pytest.mark.parametrize("action", [compact, replay, emit, history], ids=named)
+@pytest.mark.parametrize("action", [compact, replay, emit, history, verify], ids=named)
 def test_a_segment_of_a_newer_eventcsv_stops_the_work(tmp_path: Path, action: Action) -> None:
     """The header of a newer eventcsv stops writers too: who knows what its readers expect."""
     path = tmp_path / "input.csv"

@@ -40,6 +40,10 @@ def history(job: EventCsv) -> object:
     return list(job.history("PO1"))
 
 
+def verify(job: EventCsv) -> object:
+    return job.verify()
+
+
 def named(action: Action) -> str:
     return str(getattr(action, "__name__", ""))
 

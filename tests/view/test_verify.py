@@ -12,7 +12,7 @@ from faults import Recording, with_storage
 from inside import compactor_of
 from operations import compacting
 
-from eventcsv import EventCsv, InvalidCsv, UnsupportedFormat
+from eventcsv import EventCsv, InvalidCsv
 from eventcsv.log.line import sealed, unsealed
 from eventcsv.storage.files import Storage
 
@@ -301,13 +301,6 @@ def test_a_csv_that_cannot_be_read_is_told_with_the_reason(sound: EventCsv) -> N
     report = verified(sound)
     assert "edited since the last compaction, and it cannot be read" == report.view
     assert ["line 3: a quote is opened and never closed" in finding.problem for finding in report.findings] == [True]
-
-
-def test_a_newer_format_is_named_as_such(sound: EventCsv) -> None:
-    """What a newer eventcsv made is nothing to judge: the error says to upgrade."""
-    append_raw(sound, sealed({"v": 2, "id": "x", "kind": "result"}), 3)
-    with pytest.raises(UnsupportedFormat, match="newer eventcsv"):
-        sound.verify()
 
 
 # --- what is not found yet ---

@@ -336,22 +336,17 @@ class EventCsv(Recorder):
             UnsafePath: `output` names what must not be replaced.
             OSError: The disk said no; the old page, if any, is whole.
         """
-        from eventcsv.report.collect import collect  # noqa: PLC0415  # the same
-        from eventcsv.report.page import check_output, render, write  # noqa: PLC0415  # the operator side
+        from eventcsv.report.page import write_report  # noqa: PLC0415  # the operator side
 
-        path = None if output is None else os.path.abspath(output)
-        if path is not None:
-            copies = [copy.path for copy in self._compactor.backups()]
-            metadata = [f"{os.path.splitext(copy)[0]}.json" for copy in copies]
-            precious = (self.csv_path, self.log_dir, *copies, *metadata)
-            check_output(self._storage, path, precious, force=force)  # before the long part
-        now = datetime.now(UTC)
-        page = collect(
-            self._compactor, self.session_holder(), done=done, now=now, unmasked=unmasked, on_progress=on_progress
+        return write_report(
+            self._compactor,
+            self.session_holder(),
+            output,
+            done=done,
+            unmasked=unmasked,
+            force=force,
+            on_progress=on_progress,
         )
-        if path is not None:
-            write(self._storage, path, render(page))
-        return page
 
     def prune(self, *, dry_run: bool = False) -> PruneResult:
         """Remove the segments of the log that no kept backup needs. The history of POs gets shorter by them.
@@ -394,17 +389,9 @@ class EventCsv(Recorder):
             UnsafePath: Something else is at `target`; it was left as it is.
             OSError: The disk said no; what was at `target` is still there.
         """
-        from eventcsv.formats.export import Forbidden, export, format_of  # noqa: PLC0415  # the operator side
+        from eventcsv.formats.export import export  # noqa: PLC0415  # the operator side
 
-        path = os.path.abspath(target) if isinstance(target, str | os.PathLike) else ""
-        return export(
-            self._compactor.project(),
-            path or target,  # type: ignore[arg-type]  # a stream, when there is no path
-            file_format=format_of(path, file_format),
-            forbidden=Forbidden(self.csv_path, self.log_dir, self.backup_dir),
-            storage=self._storage,
-            force=force,
-        )
+        return export(self._compactor, target, file_format=file_format, force=force)
 
     def import_workbook(
         self,

@@ -15,21 +15,22 @@ from typing import IO, TYPE_CHECKING, Final, Literal, cast
 import orjson
 import polars as pl
 
-from eventcsv.errors import UnsafePath
 from eventcsv.event import column_id
-from eventcsv.storage.output import check_output, write_output
+from eventcsv.storage.output import write_output
 
 if TYPE_CHECKING:
     from eventcsv.log.types import Damage
     from eventcsv.storage.files import Storage
     from eventcsv.storage.rights import Rights
     from eventcsv.table.table import Table
-    from eventcsv.view.projection import Projection
+    from eventcsv.view.compactor import Compactor
 
 Format = Literal["xlsx", "parquet", "jsonl"]
 FORMATS: Final = ("xlsx", "parquet", "jsonl")
 _MARK: Final = {"eventcsv": "export"}
-_NEWER: Final = "Name another file, or say --force (force=True) to replace it"
+_REFUSAL: Final = (
+    ", and is no earlier export or was changed since. Name another file, or say --force (force=True) to replace it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +58,7 @@ class ExportResult:
     torn: tuple[Damage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Forbidden:
-    """What an export never replaces, not even by force.
-
-    Attributes:
-        csv_path: The CSV.
-        log_dir: The directory of its log, with all that is in it.
-        backup_dir: The directory of its backups; the .csv and .json files in it.
-    """
-
-    csv_path: str
-    log_dir: str
-    backup_dir: str
-
-    def check(self, path: str) -> None:
-        """Refuse a path where the job's own files are.
-
-        Raises:
-            UnsafePath: It is one of them.
-        """
-        directory, name = os.path.split(path)
-        place = os.path.join(os.path.realpath(directory), name)
-        if place == os.path.realpath(self.csv_path):
-            raise UnsafePath(f"{path}: is the CSV itself. Name another file")
-        if f"{place}/".startswith(f"{os.path.realpath(self.log_dir)}/"):
-            raise UnsafePath(f"{path}: is in the folder of the event log. Name a file elsewhere")
-        is_backup = place.endswith((".csv", ".json")) and os.path.dirname(place) == os.path.realpath(self.backup_dir)
-        if is_backup and os.path.exists(place):
-            raise UnsafePath(f"{path}: is among the backups. Name another file")
-
-
-def format_of(path: str, named: str | None = None) -> Format:
+def _format_of(path: str, named: str | None) -> Format:
     """Return the format of a file: the one that is named, or else the one of its suffix.
 
     Raises:
@@ -102,25 +72,23 @@ def format_of(path: str, named: str | None = None) -> Format:
 
 
 def export(
-    projection: Projection,
-    target: str | IO[bytes],
-    *,
-    file_format: Format,
-    forbidden: Forbidden,
-    storage: Storage,
-    force: bool,
+    compactor: Compactor, target: str | os.PathLike[str] | IO[bytes], *, file_format: Format | None, force: bool
 ) -> ExportResult:
     """Write the CSV to a file or a stream; see `EventCsv.export`."""
-    table = projection.table
-    if isinstance(target, str):
-        _check_place(target, table.names[table.key], forbidden, storage, force=force)
+    path = os.path.abspath(target) if isinstance(target, str | os.PathLike) else ""
+    file_format = _format_of(path, file_format)
+    projection = compactor.project()
+    table, files = projection.table, compactor.files
+    if path:
+        is_earlier = partial(_is_export, key=table.names[table.key])
+        files.check_output(path, force=force, refusal=_REFUSAL, is_earlier=is_earlier)
     data, cut = _rendered(table, file_format)
-    if isinstance(target, str):
-        write_output(storage, target, data, like=_rights(target, forbidden.csv_path, storage))
+    if isinstance(target, str | os.PathLike):
+        write_output(files.storage, path, data, like=_rights(path, files.csv_path, files.storage))
     else:
         target.write(data)
     return ExportResult(
-        path=target if isinstance(target, str) else None,
+        path=path or None,
         file_format=file_format,
         rows=table.rows.height,
         columns=len(table.names),
@@ -163,12 +131,6 @@ def _unique_names(table: Table) -> list[str]:
                 wanted += "_"
             names[index] = wanted
     return names
-
-
-def _check_place(path: str, key: str, forbidden: Forbidden, storage: Storage, *, force: bool) -> None:
-    forbidden.check(path)
-    refusal = f", and is no earlier export or was changed since. {_NEWER}"
-    check_output(storage, path, force=force, is_earlier=partial(_is_export, key=key), refusal=refusal)
 
 
 def _is_export(path: str, key: str) -> bool:

@@ -10,6 +10,7 @@ import base64
 import html
 import os
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from importlib.resources import files
@@ -17,20 +18,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from eventcsv.errors import UnsafePath
 from eventcsv.event import Kind
-from eventcsv.report.collect import category_of
-from eventcsv.storage import output
+from eventcsv.report.collect import category_of, collect
+from eventcsv.storage.output import write_output
 from eventcsv.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
+    from eventcsv.log.interface import ProgressCallback
     from eventcsv.report.model import PoReport, Report
     from eventcsv.storage.files import Storage
+    from eventcsv.view.compactor import Compactor
+    from eventcsv.view.session_lock import Holder
 
 _MARK: Final = b'<meta name="generator" content="eventcsv '
 _MARKED_BYTES: Final = 1_000
+_REFUSAL: Final = " and is no report of eventcsv. It was left untouched; name another file, or replace it with --force"
 _KINDS: Final = (Kind.STARTED, Kind.RESULT, Kind.EDIT)
 _ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
@@ -39,6 +43,30 @@ def default_output(csv_path: str) -> str:
     """Return where the page of a CSV goes when nobody says: beside it."""
     stem, suffix = os.path.splitext(csv_path)
     return f"{stem if suffix == '.csv' else csv_path}.report.html"
+
+
+def write_report(
+    compactor: Compactor,
+    holder: Holder | None,
+    output: str | os.PathLike[str] | None,
+    *,
+    done: Collection[str],
+    unmasked: bool,
+    force: bool,
+    on_progress: ProgressCallback | None,
+) -> Report:
+    """Collect what happened to a job, and write the page of it; see `EventCsv.report`."""
+    storage = compactor.files.storage
+    path = None if output is None else os.path.abspath(output)
+    if path is not None:  # before the long part
+        is_earlier = partial(_is_report, storage)
+        compactor.files.check_output(path, force=force, refusal=_REFUSAL, is_earlier=is_earlier)
+    now = datetime.now(UTC)
+    report = collect(compactor, holder, done=done, now=now, unmasked=unmasked, on_progress=on_progress)
+    if path is not None:
+        like = storage.rights(path) if storage.check_regular(path) else None
+        write_output(storage, path, render(report), like=like)
+    return report
 
 
 def render(report: Report) -> bytes:
@@ -144,41 +172,6 @@ def _events(po: PoReport, text: _Texts) -> Iterable[list[str | int]]:
 # --- the file ----------------------------------------------------------------------------------------------------
 
 
-def check_output(storage: Storage, path: str, precious: tuple[str, ...], *, force: bool) -> None:
-    """Refuse to put a page where something else is.
-
-    Args:
-        storage: The seam to the file system.
-        path: Where the page would go.
-        precious: The CSV, and the folders in which nothing may be touched.
-        force: Replace a file that is no earlier report.
-
-    Raises:
-        UnsafePath: It must not, or not without `force`.
-    """
-    real = os.path.realpath(path)
-    for place in map(os.path.realpath, precious):
-        if os.path.commonpath([real, place]) == place or _is_same(real, place):
-            raise UnsafePath(
-                f"{path}: is the CSV itself, or in its log or backups. Nothing was written; name another file"
-            )
-    refusal = " and is no report of eventcsv. It was left untouched; name another file, or replace it with --force"
-    output.check_output(storage, path, force=force, is_earlier=partial(_is_report, storage), refusal=refusal)
-
-
-def _is_same(path: str, other: str) -> bool:
-    """Tell whether two paths name one file, as on a disk that ignores case."""
-    try:
-        return os.path.samefile(path, other)
-    except OSError:
-        return False
-
-
 def _is_report(storage: Storage, path: str) -> bool:
     with storage.closing(storage.open_regular(path, os.O_RDONLY)) as fd:
         return _MARK in storage.pread(fd, _MARKED_BYTES, 0)
-
-
-def write(storage: Storage, path: str, page: bytes) -> None:
-    """Put the page in place, whole or not at all."""
-    output.write_output(storage, path, page, like=storage.rights(path) if storage.check_regular(path) else None)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from eventcsv.errors import InvalidCsv, NoKeyColumn
+from eventcsv.errors import InvalidCsv, NoKeyColumn, UnsafePath
 from eventcsv.event import COLUMNS, column_id
 from eventcsv.log.rotation import CHECKPOINT_NAME
+from eventcsv.storage.output import check_output
 from eventcsv.table.reader import parse
 from eventcsv.view.checkpoint import CheckpointFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from eventcsv.log.interface import Log
     from eventcsv.log.types import LogEnd, Position
@@ -125,6 +127,34 @@ class JobFiles:
             )
         if obstacle := self.storage.obstacle(self.csv_path):
             raise InvalidCsv(f"{self.csv_path}: {obstacle}")
+
+    def check_output(self, path: str, *, force: bool, refusal: str, is_earlier: Callable[[str], bool]) -> None:
+        """Refuse a path for a file that people ask for; none takes the place of the job's own, not even by force.
+
+        Args:
+            path: Where the file would go; the others are those of `output.check_output`.
+            force: Replace whatever file is there.
+            refusal: What to say of a file that is there and stays.
+            is_earlier: Tells whether it is an earlier one of the kind, which may be replaced.
+
+        Raises:
+            UnsafePath: It must not go there.
+        """
+        if what := self._own(os.path.realpath(path)):
+            raise UnsafePath(f"{path}: {what}. Nothing was written; name another file")
+        check_output(self.storage, path, force=force, refusal=refusal, is_earlier=is_earlier)
+
+    def _own(self, path: str) -> str:
+        """Return which of the job's own files are at a path without links, or ""."""
+        if _is_same(path, self.csv_path):
+            return "is the CSV itself"
+        if any(_is_same(place, self.log.directory) for place in (path, *map(str, Path(path).parents))):
+            return "is in the folder of the event log"
+        folder, name = os.path.split(path)
+        of_backups = {".json", ".csv", os.path.splitext(self.csv_path)[1]}
+        if os.path.splitext(name)[1] in of_backups and os.path.exists(path):
+            return "is among the backups" if _is_same(folder, self.backups.directory) else ""
+        return ""
 
     # --- its table ---------------------------------------------------------------------------------------------------
 
@@ -250,3 +280,11 @@ class JobFiles:
     def _agrees(self, checkpoint: Checkpoint) -> bool:
         """Tell whether the log still is, byte for byte, what was folded into the versions of a checkpoint."""
         return all(self.log.crc(start, end, before) == crc for start, end, before, crc in checkpoint.stretches())
+
+
+def _is_same(path: str, other: str) -> bool:
+    """Tell whether two paths name one file, as on a disk that ignores case; the first one has no links."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return path == os.path.realpath(other)

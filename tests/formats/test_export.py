@@ -237,6 +237,16 @@ def test_the_job_itself_is_never_replaced(job: EventCsv, csv_path: Path, tmp_pat
     assert before == tree(tmp_path)
 
 
+def test_a_backup_of_a_csv_with_another_suffix_is_never_replaced(csv_path: Path) -> None:
+    """A backup ends in what its CSV ends in."""
+    job = EventCsv(csv_path.rename(csv_path.with_suffix(".txt")))
+    backup = Path(job.back_up().path)
+    before = backup.read_bytes()
+    with pytest.raises(UnsafePath, match="among the backups"):
+        job.export(backup, file_format="jsonl", force=True)
+    assert (".txt", before) == (backup.suffix, backup.read_bytes())
+
+
 def test_a_disk_that_says_no_leaves_the_last_export(
     job: EventCsv, csv_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

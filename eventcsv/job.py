@@ -1,26 +1,24 @@
 """EventCsv: one CSV, its log and its backups, from both sides.
 
-The worker side is light; the operator side loads Polars on first use.
+The worker side is light. The operator side loads Polars: each method imports what it needs when it is called.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext, suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from contextlib import nullcontext
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
-from eventcsv.errors import BackupError, EventCsvError
-from eventcsv.event import DEFAULT_KEY, DONE, Event, utc_text
+from eventcsv.errors import BackupError
+from eventcsv.event import DEFAULT_KEY, DONE, Event
 from eventcsv.log.history import history
-from eventcsv.log.rotation import CHECKPOINT_NAME
 from eventcsv.storage.files import rights_to_look
 from eventcsv.storage.naming import check_name
-from eventcsv.view.checkpoint import CheckpointFile
+from eventcsv.table.options import CsvOptions
+from eventcsv.view.checkpoint import begin_to_check
 from eventcsv.view.session_lock import SessionLock
-from eventcsv.worker.recorder import Recorder
+from eventcsv.worker.recorder import Recorder, status_column_of
 from eventcsv.worker.rules import key_of
 
 if TYPE_CHECKING:
@@ -102,21 +100,18 @@ class EventCsv(Recorder):
         settle_s: float = 1.0,
         status_column: str | None = None,
     ) -> None:
+        options = CsvOptions(delimiter, encoding, guard_formulas, settle_s, status_column_of(status_column, key))
         super().__init__(
             csv_path,
             key=key,
-            status_column=status_column,
             durability=durability,
             lock_timeout_s=lock_timeout_s,
             log=log,
             job=job,
-            delimiter=delimiter,
-            encoding=encoding,
+            options=options,
         )
         beside = os.path.join(os.path.dirname(self.csv_path), "backup")
         self.backup_dir = os.path.abspath(backup_dir or os.environ.get(BACKUP_DIR_VARIABLE) or beside)
-        self._guard_formulas = guard_formulas
-        self._settle_s = settle_s
 
     def __getstate__(self) -> dict[str, Any]:
         # What loads Polars stays behind: a worker gets the light side.
@@ -179,10 +174,9 @@ class EventCsv(Recorder):
             done: The STATUS words that count as done, case aside.
         """
         self._begin_to_check()
-        folded = self._compactor.project()
-        from eventcsv.view.progress import pending_of  # noqa: PLC0415  # the operator side
+        from eventcsv.view.progress import pending_of
 
-        return pending_of(folded.table, done)
+        return pending_of(self._compactor.project().table, done)
 
     def doubtful_statuses(self, *, done: Collection[str] = DONE) -> dict[str, int]:
         """Return what stands in STATUS of a list before its first run that is no word of ours, or says done.
@@ -195,7 +189,7 @@ class EventCsv(Recorder):
         Returns:
             How many POs have each such text; nothing once the log has a result that sets this column.
         """
-        from eventcsv.view.first_run import doubtful_statuses, has_results  # noqa: PLC0415  # the operator side
+        from eventcsv.view.first_run import doubtful_statuses, has_results
 
         if has_results(self.log, self.status_column):
             return {}
@@ -209,22 +203,9 @@ class EventCsv(Recorder):
         """
         session = self.session_holder()
         self._begin_to_check()
-        folded = self._compactor.project()
-        from eventcsv.view.progress import measure  # noqa: PLC0415  # the operator side
+        from eventcsv.view.progress import progress_of
 
-        written_at = self._written_at(self.csv_path)
-        return replace(
-            measure(folded, self.log, session, csv_path=self.csv_path, done=done, now=datetime.now(UTC)),
-            trouble=folded.trouble,
-            trouble_since=written_at if folded.trouble else None,
-            last_edit=next((copy.edit for copy in self._compactor.backups() if copy.edit), None),
-            csv_written_at=written_at,
-            log_written_at=self._written_at(self.log.path(folded.end.position.segment)),
-        )
-
-    def _written_at(self, path: str) -> str | None:
-        status = self._storage.stat(path)
-        return utc_text(datetime.fromtimestamp(status.st_mtime, UTC), timespec="seconds") if status else None
+        return progress_of(self._compactor, session, done)
 
     def session(self, *, session_id: str | None = None, refresh_s: float = 1.0, accept_edit: bool = False) -> Session:
         """Return a session, a context manager: a backup, a CSV that is kept current, and `Session.run`.
@@ -241,7 +222,7 @@ class EventCsv(Recorder):
 
         Entering it raises what `compact` raises, and SessionActive when another one is at work.
         """
-        from eventcsv.run.session import Session as Made  # noqa: PLC0415  # the operator side
+        from eventcsv.run.session import Session as Made
 
         made = Made(
             self,
@@ -270,7 +251,7 @@ class EventCsv(Recorder):
         Raises:
             BackupError: What is read back is not what was written.
         """
-        from eventcsv.view.retention import ASKED  # noqa: PLC0415  # the operator side
+        from eventcsv.view.retention import ASKED
 
         made = self._compactor.back_up(ASKED).base
         if made is None:
@@ -306,7 +287,7 @@ class EventCsv(Recorder):
         Returns:
             What was checked, and every finding.
         """
-        from eventcsv.view.verify import verify  # noqa: PLC0415  # the operator side
+        from eventcsv.view.verify import verify
 
         self._check_job()
         return verify(self._compactor, on_progress=on_progress)
@@ -336,7 +317,7 @@ class EventCsv(Recorder):
             UnsafePath: `output` names what must not be replaced.
             OSError: The disk said no; the old page, if any, is whole.
         """
-        from eventcsv.report.page import write_report  # noqa: PLC0415  # the operator side
+        from eventcsv.report.page import write_report
 
         return write_report(
             self._compactor,
@@ -361,7 +342,7 @@ class EventCsv(Recorder):
             SessionActive: A session is at work.
             OSError: The disk said no; what was not removed is still there.
         """
-        from eventcsv.view.prune import prune  # noqa: PLC0415  # the operator side
+        from eventcsv.view.prune import prune
 
         self._check_job()
         with nullcontext() if dry_run else self._session_lock.held("prune"):
@@ -389,7 +370,7 @@ class EventCsv(Recorder):
             UnsafePath: Something else is at `target`; it was left as it is.
             OSError: The disk said no; what was at `target` is still there.
         """
-        from eventcsv.formats.export import export  # noqa: PLC0415  # the operator side
+        from eventcsv.formats.export import export
 
         return export(self._compactor, target, file_format=file_format, force=force)
 
@@ -414,7 +395,7 @@ class EventCsv(Recorder):
             UnsafePath: There is such a CSV already, or a job of it.
             OSError: The disk said no; nothing was half-written.
         """
-        from eventcsv.formats.import_workbook import import_workbook  # noqa: PLC0415  # the operator side
+        from eventcsv.formats.import_workbook import import_workbook
 
         return import_workbook(
             os.path.abspath(workbook),
@@ -453,30 +434,16 @@ class EventCsv(Recorder):
         yield from history(self.log, wanted, since=since, on_damage=on_damage)
 
     def _begin_to_check(self) -> None:
-        """Let a thread read what the checkpoint is about, while Polars is loaded."""
-        if "_compactor" in self.__dict__:
-            return
-        with suppress(EventCsvError, OSError):  # whatever is wrong is found, and told, by who goes by the checkpoint
-            if saved := CheckpointFile(os.path.join(self.log_dir, CHECKPOINT_NAME), self._storage).read():
-                for start, end, before, _ in saved.stretches():
-                    self.log.begin_crc(start, end, before)
+        """Make use of the time that it takes to load Polars, unless it is loaded."""
+        if "_compactor" not in self.__dict__:
+            begin_to_check(self.log, self._storage)
 
     @cached_property
     def _compactor(self) -> Compactor:
         check_name(self.csv_path)
-        from eventcsv.view.backup import BackupStore  # noqa: PLC0415  # the operator side loads Polars, a worker must not
-        from eventcsv.view.compactor import Compactor  # noqa: PLC0415  # the same
-        from eventcsv.view.job_files import JobFiles  # noqa: PLC0415  # the same
+        from eventcsv.view.backup import BackupStore
+        from eventcsv.view.compactor import Compactor
+        from eventcsv.view.job_files import JobFiles
 
-        files = JobFiles(
-            self.csv_path,
-            self.log,
-            BackupStore(self.backup_dir, self.csv_path, self._storage),
-            self._storage,
-            delimiter=self._delimiter,
-            encoding=self._encoding,
-            guard_formulas=self._guard_formulas,
-            settle_s=self._settle_s,
-            status_column=self.status_column,
-        )
-        return Compactor(files)
+        backups = BackupStore(self.backup_dir, self.csv_path, self._storage)
+        return Compactor(JobFiles(self.csv_path, self.log, backups, self._storage, self._options))

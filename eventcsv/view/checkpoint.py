@@ -9,17 +9,20 @@ an operator's edit. Of an edit that comes after such a kill `edits` finds out wh
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from eventcsv.errors import UnsupportedFormat
+from eventcsv.errors import EventCsvError, UnsupportedFormat
 from eventcsv.event import InFlight
 from eventcsv.log.line import FORMAT_VERSION, sealed, unsealed
+from eventcsv.log.rotation import CHECKPOINT_NAME
 from eventcsv.log.types import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from eventcsv.log.interface import Log
     from eventcsv.storage.files import Storage
 
 
@@ -146,6 +149,19 @@ class CheckpointFile:
     def clear_interrupted(self) -> None:
         """Remove what was left of one that was being written."""
         self._storage.remove_ours(f"{self.path}.tmp")
+
+
+def checkpoint_of(log: Log, storage: Storage) -> CheckpointFile:
+    """Return the checkpoint of the CSV that a log is of."""
+    return CheckpointFile(os.path.join(log.directory, CHECKPOINT_NAME), storage)
+
+
+def begin_to_check(log: Log, storage: Storage) -> None:
+    """Let a thread read what the checkpoint is about, while its reader loads Polars."""
+    with suppress(EventCsvError, OSError):  # whatever is wrong is found, and told, by who goes by the checkpoint
+        if saved := checkpoint_of(log, storage).read():
+            for start, end, before, _ in saved.stretches():
+                log.begin_crc(start, end, before)
 
 
 def _checkpoint(record: dict[str, Any]) -> Checkpoint | None:

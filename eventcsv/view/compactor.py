@@ -288,7 +288,7 @@ class Compactor:
         )
 
     def _project(self, start: StartingPoint, end: LogEnd, on_progress: ProgressCallback | None = None) -> Projection:
-        return project(start, end, self.log, guard_formulas=self.files.guard_formulas, on_progress=on_progress)
+        return project(start, end, self.log, guard_formulas=self.files.options.guard_formulas, on_progress=on_progress)
 
     def _publish(self, projection: Projection) -> CompactResult:
         for item in projection.damage:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import InvalidCsv, NoKeyColumn, UnsafePath
-from eventcsv.event import COLUMNS, column_id
-from eventcsv.log.rotation import CHECKPOINT_NAME
+from eventcsv.event import column_id
 from eventcsv.storage.output import check_output
 from eventcsv.table.reader import parse
-from eventcsv.view.checkpoint import CheckpointFile
+from eventcsv.view.checkpoint import checkpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from eventcsv.log.interface import Log
     from eventcsv.log.types import LogEnd, Position
     from eventcsv.storage.files import Storage
+    from eventcsv.table.options import CsvOptions
     from eventcsv.table.table import Table
     from eventcsv.view.backup import Backup, BackupStore
     from eventcsv.view.checkpoint import Checkpoint, CsvVersion
@@ -40,11 +40,7 @@ class JobFiles:
         log: The event log.
         backups: Where bases are kept.
         storage: The seam to the file system.
-        delimiter: Between cells; by default it shows.
-        encoding: How to read a CSV that is not UTF-8; it is written back as UTF-8 with a byte order mark.
-        guard_formulas: Put an apostrophe before text of events that a spreadsheet would take for a formula.
-        settle_s: How long an edited CSV must not have changed before it is taken for saved, in seconds.
-        status_column: What the column is called that says what came of a row.
+        options: What the caller says of the CSV.
 
     Attributes:
         checkpoint: The checkpoint, with what its file holds and whether that was checked.
@@ -56,23 +52,14 @@ class JobFiles:
         log: Log,
         backups: BackupStore,
         storage: Storage,
-        *,
-        delimiter: str | None,
-        encoding: str | None,
-        guard_formulas: bool,
-        settle_s: float,
-        status_column: str = COLUMNS["status"],
+        options: CsvOptions,
     ) -> None:
         self.csv_path = csv_path
         self.log = log
         self.backups = backups
         self.storage = storage
-        self.checkpoint = CheckpointFile(os.path.join(log.directory, CHECKPOINT_NAME), storage)
-        self.delimiter = delimiter
-        self.encoding = encoding
-        self.guard_formulas = guard_formulas
-        self._settle_s = settle_s
-        self._status_column = status_column
+        self.checkpoint = checkpoint_of(log, storage)
+        self.options = options
         self._held: tuple[str, Table] | None = None
 
     # --- the CSV -----------------------------------------------------------------------------------------------------
@@ -98,10 +85,10 @@ class JobFiles:
                 break
             age_s = time.time() - status.st_mtime
             # A time to come, from a server whose clock is ahead, tells no age: then it is two looks that must agree.
-            if age_s >= self._settle_s or (age_s < 0 and seen == (status.st_mtime_ns, status.st_size)):
+            if age_s >= self.options.settle_s or (age_s < 0 and seen == (status.st_mtime_ns, status.st_size)):
                 break
             seen = status.st_mtime_ns, status.st_size
-            time.sleep(self._settle_s - max(age_s, 0.0))
+            time.sleep(self.options.settle_s - max(age_s, 0.0))
         current = self.current()
         if current is None:
             raise EditedMeanwhile
@@ -160,17 +147,17 @@ class JobFiles:
 
     def parse(self, data: bytes) -> Table:
         """Return the table of a CSV that nothing is known of but what was named."""
-        return self._parse_as(data, self.delimiter, self.encoding)
+        return self._parse_as(data, self.options.delimiter, self.options.encoding)
 
     def parse_saved(self, data: bytes, delimiter: str | None) -> Table:
         """Return the table of a saved CSV, which may be separated by something else than the CSV was."""
         try:
-            return self._parse_as(data, delimiter, self.encoding)
+            return self._parse_as(data, delimiter, self.options.encoding)
         except InvalidCsv:
-            if delimiter is None or self.delimiter is not None:
+            if delimiter is None or self.options.delimiter is not None:
                 raise
             with suppress(InvalidCsv):
-                return self._parse_as(data, None, self.encoding)
+                return self._parse_as(data, None, self.options.encoding)
             raise
 
     def table_of_version(self, data: bytes, version: CsvVersion) -> Table:
@@ -178,7 +165,7 @@ class JobFiles:
         if held := self.held(version.sha256):
             return held
         saved = self.checkpoint.saved
-        return self._parse_as(data, self.delimiter or (saved.delimiter if saved else None), version.encoding)
+        return self._parse_as(data, self.options.delimiter or (saved.delimiter if saved else None), version.encoding)
 
     def table_of(self, base: Backup, data: bytes) -> Table:
         """Return the table of a backup."""
@@ -189,7 +176,7 @@ class JobFiles:
             delimiter=base.delimiter,
             encoding=base.encoding,
             quotes_marks=base.quotes_marks,
-            status_column=self._status_column,
+            status_column=self.options.status_column,
         )
 
     def _parse_as(self, data: bytes, delimiter: str | None, encoding: str | None) -> Table:
@@ -202,7 +189,7 @@ class JobFiles:
                 delimiter=delimiter,
                 encoding=encoding,
                 quotes_marks=newest.quotes_marks if newest else True,
-                status_column=self._status_column,
+                status_column=self.options.status_column,
             )
         except NoKeyColumn as error:
             if error.line or not self.log.exists():

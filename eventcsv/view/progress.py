@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from eventcsv.log.interface import Log
     from eventcsv.log.types import Damage
+    from eventcsv.storage.files import Storage
     from eventcsv.table.table import Table
+    from eventcsv.view.compactor import Compactor
     from eventcsv.view.edits import Edit
     from eventcsv.view.projection import Projection
     from eventcsv.view.session_lock import Holder
@@ -135,6 +137,25 @@ def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
 def pending_of(table: Table, done: Collection[str] | str) -> list[str]:
     """Return the POs that are not done, in the order of the CSV."""
     return work_of(table, done).filter(~pl.col("done")).get_column("key").to_list()
+
+
+def progress_of(compactor: Compactor, session: Holder | None, done: Collection[str] | str) -> Progress:
+    """Return how far a job is, whose session somebody may hold; see `EventCsv.progress`."""
+    projection, files = compactor.project(), compactor.files
+    written_at = _written_at(files.csv_path, files.storage)
+    return replace(
+        measure(projection, files.log, session, csv_path=files.csv_path, done=done, now=datetime.now(UTC)),
+        trouble=projection.trouble,
+        trouble_since=written_at if projection.trouble else None,
+        last_edit=next((copy.edit for copy in compactor.backups() if copy.edit), None),
+        csv_written_at=written_at,
+        log_written_at=_written_at(files.log.path(projection.end.position.segment), files.storage),
+    )
+
+
+def _written_at(path: str, storage: Storage) -> str | None:
+    status = storage.stat(path)
+    return utc_text(datetime.fromtimestamp(status.st_mtime, UTC), timespec="seconds") if status else None
 
 
 def measure(

@@ -189,7 +189,7 @@ class Publisher:
         return Checkpoint(
             log=self._files.identity(),
             key_column=self._log.key_column,
-            guard_formulas=self._files.guard_formulas,
+            guard_formulas=self._files.options.guard_formulas,
             delimiter=start.delimiter,
             base=start.base,
             since=start.since,

@@ -98,7 +98,7 @@ def _merged(
         save=save,
         seen=(known.start.position, seen),
         is_whole=bases[0][0] <= (files.beginning() or Position(1, 0)),
-        guard_formulas=files.guard_formulas,
+        guard_formulas=files.options.guard_formulas,
     )
     kept = kept_rows(found, facts.past)
     removed = found.gone.join(kept, on="row", how="anti", maintain_order="left").get_column("key").to_list()
@@ -179,7 +179,7 @@ def _without_base(files: JobFiles, current: bytes, saved: Table, delimiter: str 
         since=position,
         current=current,
         delimiter=delimiter,
-        encoding=files.encoding,
+        encoding=files.options.encoding,
         new_base=NONE_LEFT,
         beginning=beginning,
     )

@@ -63,8 +63,8 @@ class StartingPoints:
             return self._from_base(current, end, flaw if current is not None else "the CSV was gone")
         version = checkpoint.view(digest)
         if version is None:
-            return self._from_save(end, files.delimiter or checkpoint.delimiter, accept_edit=accept_edit)
-        if checkpoint.guard_formulas != files.guard_formulas:
+            return self._from_save(end, files.options.delimiter or checkpoint.delimiter, accept_edit=accept_edit)
+        if checkpoint.guard_formulas != files.options.guard_formulas:
             return self._from_base(current, end, "the guard against formulas was turned on or off")
         return self._from_version(version, checkpoint, newest, current, table)
 
@@ -90,7 +90,7 @@ class StartingPoints:
             unknown=frozenset(version.unknown),
             in_flight=version.in_flight,
             current=current,
-            delimiter=self._files.delimiter or checkpoint.delimiter,
+            delimiter=self._files.options.delimiter or checkpoint.delimiter,
             encoding=version.encoding,
             base=base,
             new_base=new_base,
@@ -116,12 +116,12 @@ class StartingPoints:
             return None
         if self._log.size_bytes(start.position, end.position) > _SEEN_BYTES:
             seen = None
-        return project(start, end, self._log, guard_formulas=self._files.guard_formulas, seen=seen)
+        return project(start, end, self._log, guard_formulas=self._files.options.guard_formulas, seen=seen)
 
     def _held(self, end: LogEnd) -> StartingPoint | None:
         """Start from the table that is kept, when it is known to be the newest version."""
         files, saved = self._files, self._files.checkpoint.saved
-        if saved is None or saved != files.checkpoint.verified or saved.guard_formulas != files.guard_formulas:
+        if saved is None or saved != files.checkpoint.verified or saved.guard_formulas != files.options.guard_formulas:
             return None
         latest = saved.latest
         table = files.held(latest.sha256)
@@ -174,8 +174,8 @@ class StartingPoints:
             position=first,
             since=first,
             current=current,
-            delimiter=self._files.delimiter,
-            encoding=self._files.encoding,
+            delimiter=self._files.options.delimiter,
+            encoding=self._files.options.encoding,
             new_base=FIRST,
         )
 

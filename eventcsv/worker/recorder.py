@@ -19,6 +19,7 @@ from eventcsv.masking import escaped
 from eventcsv.storage.files import Storage
 from eventcsv.storage.naming import check_name, log_of, stem_of, target_of
 from eventcsv.table.cells import find_header
+from eventcsv.table.options import CsvOptions
 from eventcsv.worker.rules import Note, cells_of, fitted, key_of, pairs_in
 from eventcsv.worker.values import is_missing
 
@@ -44,13 +45,11 @@ class Recorder:
     Args:
         csv_path: The CSV. A link means the file that it leads to, beside which the log and the backups are.
         key: The column that identifies a row.
-        status_column: The column that says what came of a PO; by default EVENTCSV_STATUS_COLUMN, or STATUS.
         durability: What a result survives once it is recorded, the machine ("disk") or the process.
         lock_timeout_s: How long to wait for a lock, in seconds.
         log: The log's directory or URL; by default EVENTCSV_LOG, or the directory beside the CSV.
         job: What the job is called on a server; by default EVENTCSV_JOB, or the name of the CSV.
-        delimiter: What stands between cells; by default it shows from the header.
-        encoding: How to read a CSV that is not UTF-8.
+        options: What the caller says of the CSV; by default nothing but what `status_column_of` finds.
 
     Attributes:
         csv_path: The CSV itself, absolute.
@@ -64,22 +63,19 @@ class Recorder:
         csv_path: str | os.PathLike[str],
         *,
         key: str = DEFAULT_KEY,
-        status_column: str | None = None,
         durability: Durability = "disk",
         lock_timeout_s: float = 30.0,
         log: str | os.PathLike[str] | None = None,
         job: str | None = None,
-        delimiter: str | None = None,
-        encoding: str | None = None,
+        options: CsvOptions | None = None,
     ) -> None:
         if not key.strip(BLANKS):
             raise InvalidEvent("key", "the key column has to have a name")
         self.key = key
-        self.status_column = _checked_status(status_column or os.environ.get(STATUS_VARIABLE) or _STATUS, key)
+        self._options = options or CsvOptions(status_column=status_column_of(None, key))
+        self.status_column = self._options.status_column
         self.csv_path = target_of(csv_path)
         self._link = os.fspath(csv_path) if os.path.islink(csv_path) else None
-        self._delimiter = delimiter
-        self._encoding = encoding
         self._storage = Storage()
         beside = log_of(self.csv_path)
         self.log: Log = open_log(
@@ -257,9 +253,9 @@ class Recorder:
                 f"{self.csv_path}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8', "
                 "or make a CSV of an .xlsx with eventcsv import"
             )
-        text = head.decode(self._encoding or "utf-8-sig", errors="replace")
+        text = head.decode(self._options.encoding or "utf-8-sig", errors="replace")
         try:
-            find_header(text, source=self.csv_path, key=self.key, delimiter=self._delimiter)
+            find_header(text, source=self.csv_path, key=self.key, delimiter=self._options.delimiter)
         except NoKeyColumn as error:
             # A worker need not have been told the delimiter, nor the encoding: what else is wrong is for a compaction.
             first = "\n".join(text.splitlines()[:2])
@@ -284,8 +280,13 @@ class Recorder:
         self.log.close()
 
 
-def _checked_status(name: str, key: str) -> str:
-    """Return the name of the column for STATUS when results can have it."""
+def status_column_of(named: str | None, key: str) -> str:
+    """Return what the column is called that says what came of a PO; by default EVENTCSV_STATUS_COLUMN, or STATUS.
+
+    Raises:
+        InvalidEvent: Results cannot have a column of this name, or have it for something else.
+    """
+    name = named or os.environ.get(STATUS_VARIABLE) or _STATUS
     others = {column_id(column) for column in COLUMNS.values()} - {column_id(_STATUS)}
     if not name.strip(BLANKS) or escaped(name) != name:
         raise InvalidEvent("status_column", f"has to be the name of a column, not {name!r}")

@@ -346,7 +346,14 @@ def running_on(machine: Machine) -> Iterator[None]:
     time = SimpleNamespace(sleep=machine.sleep, monotonic=lambda: machine.now_s, time=machine.time_s)
     with ExitStack() as stack:
         stack.enter_context(patch("os.urandom", machine.rng.randbytes))
-        for name in ("job", "log.file_log", "log.rotation", "log.segment", "view.backup", "view.session_lock"):
+        for name in (
+            "log.file_log",
+            "log.rotation",
+            "log.segment",
+            "view.backup",
+            "view.progress",
+            "view.session_lock",
+        ):
             stack.enter_context(patch(f"eventcsv.{name}.datetime", Clock))
         for name in ("eventcsv.storage.locks", "eventcsv.view.job_files", "tenacity.nap"):
             stack.enter_context(patch(f"{name}.time", time))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -325,7 +326,7 @@ class Simulation:
         process = self._machine.process(name)
         fresh = self._machine.process(f"fresh-{name}")
         job = self._job(process)
-        job._settle_s = 0.0
+        job._options = replace(job._options, settle_s=0.0)
         try:
             with job._session_lock.held(name):
                 result = compactor_of(job).begin_session(name)

@@ -7,13 +7,12 @@ does: whoever saves a copy of the CSV as it was then has to be understood.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from eventcsv.log.types import Position
-    from eventcsv.view.backup import Backup
 
 KEPT: Final = 5
 SESSION: Final = "a session began"
@@ -23,7 +22,21 @@ EDITED: Final = "the CSV was edited"
 AS_SAVED: Final = "as it was saved"
 
 
-def kept(known: Sequence[Backup], first: Position | None, is_whole: Callable[[Backup], bool]) -> set[int]:
+class Copy(Protocol):
+    """A backup, as far as it matters here."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def position(self) -> Position | None: ...
+
+
+AnyCopy = TypeVar("AnyCopy", bound=Copy)
+
+
+def kept(known: Sequence[AnyCopy], first: Position | None, is_whole: Callable[[AnyCopy], bool]) -> set[int]:
     """Return the numbers of the backups that stay.
 
     Args:
@@ -44,13 +57,13 @@ def kept(known: Sequence[Backup], first: Position | None, is_whole: Callable[[Ba
     return stay
 
 
-def _first_base(known: Sequence[Backup], first: Position | None) -> set[int]:
+def _first_base(known: Sequence[Copy], first: Position | None) -> set[int]:
     """Return the first base of all when the log begins where it does, and only one of several there."""
     places = [(item.position, item.number) for item in known if item.position is not None]
     return {min(places)[1]} if places and min(places)[0] == first else set()
 
 
-def _newest(known: Sequence[Backup], reasons: Collection[str], is_whole: Callable[[Backup], bool]) -> set[int]:
+def _newest(known: Sequence[AnyCopy], reasons: Collection[str], is_whole: Callable[[AnyCopy], bool]) -> set[int]:
     """Return the numbers of the newest made for some reasons; damaged ones stay, too, and do not count."""
     stay: set[int] = set()
     whole = 0

@@ -32,14 +32,12 @@ BELOW: Final[dict[str, set[str]]] = {
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield each module of eventcsv's that a file imports, wherever in it, with its line."""
+    """Yield what of eventcsv a file imports, modules and names of one, wherever in it, with its line."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names if alias.name.startswith("eventcsv."))
-        elif isinstance(node, ast.ImportFrom) and node.module == "eventcsv":
-            yield from ((node.lineno, f"eventcsv.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("eventcsv."):
-            yield node.lineno, node.module
+        elif isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("eventcsv."):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
 def faults(package: Path) -> list[str]:
@@ -61,6 +59,30 @@ def test_imports_point_downwards() -> None:
     wings = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert wings == GROUND | BELOW.keys() | {"__init__", "__main__"}
     assert [] == faults(PACKAGE)
+
+
+def circles(package: Path) -> list[str]:
+    """Return the modules that import each other, on whatever way round, or only come after such ones."""
+    paths = {
+        ".".join(("eventcsv", *path.relative_to(package).with_suffix("").parts)): path for path in package.rglob("*.py")
+    }
+    left = {
+        name: {found for _, what in imports(path) for found in (what, what.rpartition(".")[0])} & paths.keys()
+        for name, path in paths.items()
+    }
+    while free := {name for name, below in left.items() if not below & left.keys()}:
+        left = {name: below for name, below in left.items() if name not in free}
+    return sorted(left)
+
+
+def test_no_modules_import_each_other(tmp_path: Path) -> None:
+    """Also within a wing, and for types only."""
+    assert [] == circles(PACKAGE)
+    (tmp_path / "view").mkdir()
+    (tmp_path / "view/one.py").write_text("if TYPE_CHECKING:\n    from eventcsv.view.two import Two")
+    (tmp_path / "view/two.py").write_text("from eventcsv.view.three import three")
+    (tmp_path / "view/three.py").write_text("from eventcsv.view import one\nfrom eventcsv.errors import Error")
+    assert ["eventcsv.view.one", "eventcsv.view.three", "eventcsv.view.two"] == circles(tmp_path)
 
 
 def test_an_import_that_points_up_is_found(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from eventcsv.log.interface import Refusal
 from eventcsv.log.postgres.server import Server
 
 if TYPE_CHECKING:
-    from eventcsv.log.postgres.log import PgLog
+    from eventcsv.log.postgres.reader import PgReader
     from eventcsv.log.types import Position
 
 _RENEWALS_A_LEASE: Final = 4
@@ -38,7 +38,7 @@ _HELD: Final = "select key from eventcsv.held(%s::int)"
 class PgClaims:
     """The claims of one run; made by `PgLog.claims`."""
 
-    def __init__(self, log: PgLog, *, owner: str, lease_s: float, seen: Position) -> None:
+    def __init__(self, log: PgReader, *, owner: str, lease_s: float, seen: Position) -> None:
         self._log = log
         self._owner = owner
         self._lease_s = lease_s

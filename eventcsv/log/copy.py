@@ -126,7 +126,7 @@ def _lines(raw: bytes) -> list[bytes]:
 def _id_of(line: bytes) -> str | None:
     """Return the id of an event, by which a retry is known; what is damaged or no event has none."""
     try:
-        record = unsealed(line[:-1])
+        record = unsealed(line)
     except ValueError:
         return None
     found = record.get("id")

@@ -32,10 +32,8 @@ newline of the active segment is not there yet.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import threading
-import weakref
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -43,18 +41,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from eventcsv import masking
 from eventcsv.errors import AppendError, EventCsvError, LockTimeout, reason_of
-from eventcsv.event import Event, Kind, utc_text
+from eventcsv.event import utc_text
 from eventcsv.log.line import encode
 from eventcsv.log.retry import append_error, try_again
 from eventcsv.log.rotation import RotatedLog
 from eventcsv.log.scan import note
 from eventcsv.log.segment import Segment
+from eventcsv.log.writer import Writer
 from eventcsv.storage.files import Storage
 from eventcsv.storage.locks import wait_for_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eventcsv.event import Event
     from eventcsv.log.types import Position
 
 Durability = Literal["disk", "process"]
@@ -64,7 +64,7 @@ RETRIES: Final = 3
 _TRANSIENT: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN})
 
 
-class FileLog(RotatedLog):
+class FileLog(RotatedLog, Writer):
     """The event log in a directory.
 
     Safe for threads, for forked children and for any number of processes at once. Pickling keeps the settings only.
@@ -93,7 +93,6 @@ class FileLog(RotatedLog):
         super().__init__(directory, storage, key_column=key_column, lock_timeout_s=lock_timeout_s, csv_path=csv_path)
         self.durability = durability
         self._begin()
-        _all_logs.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = partial(
@@ -107,10 +106,6 @@ class FileLog(RotatedLog):
         return settings, (self.directory,)
 
     def _begin(self) -> None:
-        """Start with nothing open, as this process's own writer."""
-        self._pid = os.getpid()
-        self._writer = f"{os.urandom(6).hex()}-00"
-        self._numbers = itertools.count(1)
         self._mutex = threading.RLock()
         self._lock_fd = -1
         self._lock_file = (0, 0)
@@ -121,22 +116,14 @@ class FileLog(RotatedLog):
         self._segments_made = -1
         self._end_bytes = -1
         self._poisoned = False
+        super()._begin()
 
-    def _begin_again_after_fork(self) -> None:
+    def begin_again_after_fork(self) -> None:
         """Close what the parent opened, and never unlock it: the lock belongs to the open file that both share."""
         self._close_files()
         self._begin()
 
     # --- append ---
-
-    def write_as(self, writer: str) -> None:
-        self._writer = writer
-        self._numbers = itertools.count(1)
-
-    def new_event(self, kind: Kind, key: str, cells: dict[str, str], ts: str) -> Event:
-        if self._pid != os.getpid():
-            self._begin_again_after_fork()
-        return Event(f"{self._writer}-{next(self._numbers)}", ts, kind.value, key, cells)
 
     def append(self, event: Event, *, token: int | None = None) -> None:  # noqa: ARG002  # files have no claims
         self._append(encode(event), event)
@@ -165,8 +152,7 @@ class FileLog(RotatedLog):
         try_again(lambda: self._append_once(line), failure, again=_is_transient, report=report, tries=1 + RETRIES)
 
     def _append_once(self, line: bytes) -> None:
-        if self._pid != os.getpid():
-            self._begin_again_after_fork()
+        self._notice_fork()
         if self._mutex_is_mine():
             raise EventCsvError("append was called again from within an append, by a signal handler or a log handler")
         # Nested, and acquired within: wherever a Ctrl-C strikes, what was taken is given back.
@@ -309,7 +295,7 @@ class FileLog(RotatedLog):
                 self.storage.close(fd)
 
     def __del__(self) -> None:
-        if getattr(self, "_pid", 0) == os.getpid():
+        if self._pid == os.getpid():
             with suppress(OSError):
                 self._close_files()
 
@@ -324,16 +310,3 @@ def _append_failure(directory: str, event: Event, error: Exception) -> AppendErr
     if isinstance(error, OSError):  # which says no more of its file than where it is, as this does
         reason = reason.removeprefix(f"{directory}/")
     return append_error(directory, event, reason, tries)
-
-
-_all_logs: weakref.WeakSet[FileLog] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    # At once, not at the next append: while a child keeps the inherited lock file open, a parent that is killed in
-    # mid-append leaves the lock held.
-    for log in list(_all_logs):
-        log._begin_again_after_fork()  # noqa: SLF001  # its own module
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -183,7 +183,7 @@ class Log(Protocol):
         """Return where the log starts; later than segment 1 once old segments were pruned."""
 
     def end(self) -> LogEnd:
-        """Return where the log ends at this moment."""
+        """Return where the log ends at this moment. An empty log ends at the start of segment 1."""
 
     def sync(self, start: Position, end: Position) -> None:
         """Make durable what stands between two positions: nobody may rely on what a power cut could still take back."""
@@ -192,13 +192,27 @@ class Log(Protocol):
         """Tell whether a position of this log is the start of a line."""
 
     def read(self, start: Position, end: Position, *, crc: int = 0) -> Iterator[Chunk]:
-        """Yield the lines between two positions, each checked, in pieces of bounded size."""
+        """Yield the lines between two positions, each checked, in pieces of bounded size.
+
+        Args:
+            start: Where to begin, at the start of a line.
+            end: Where to stop, after a newline.
+            crc: zlib.crc32 of what came before, to be continued over the bytes read.
+
+        Raises:
+            CorruptLog: The log does not go back that far any more.
+            UnsupportedFormat: A line was made by a newer eventcsv.
+            ServerError: The server does not answer.
+        """
 
     def tail(self, end: Position, size_bytes: int) -> Iterator[Chunk]:
         """Yield the last lines before a position, about `size_bytes` of them, all from its own segment."""
 
     def crc(self, start: Position, end: Position, crc: int = 0) -> int | None:
-        """Return zlib.crc32 of the bytes between two positions, continued from `crc`, or None when some are gone."""
+        """Return zlib.crc32 of the bytes between two positions, continued from `crc`, or None when some are gone.
+
+        Seals are left out, since they are no content.
+        """
 
     def begin_crc(self, start: Position, end: Position, crc: int) -> None:
         """Begin to read what `crc` is going to be asked for, where that can go on beside other work."""

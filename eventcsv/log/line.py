@@ -66,13 +66,13 @@ def is_whole(line: bytes) -> bool:
 
 
 def unsealed(line: bytes) -> dict[str, Any]:
-    """Return the record of a `line` of ours, given without its newline, and read without a CR before that.
+    """Return the record of a `line` of ours, with its newline or without, and read without a CR before that.
 
     Raises:
         ValueError: The checksum does not hold, or it is not a record of ours.
         UnsupportedFormat: It is whole and was made by a newer eventcsv.
     """
-    line = line.removesuffix(b"\r")
+    line = line.removesuffix(b"\n").removesuffix(b"\r")
     if not is_whole(line):
         raise ValueError("checksum does not match")
     record = orjson.loads(line)

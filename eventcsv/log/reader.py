@@ -19,9 +19,9 @@ from zlib import crc32
 
 from eventcsv.log import checksum as checksums
 from eventcsv.log.line import MAX_LINE_BYTES, is_whole, unsealed
-from eventcsv.log.scan import Chunk, begins_note, crlf_damage, noted, torn_tail
+from eventcsv.log.scan import Chunk, begins_note, crlf_damage, missing_segment, noted, torn_tail
 from eventcsv.log.segment import TAIL_BYTES, Content, Segment, number_of, opened_segment, segment_name
-from eventcsv.log.types import Damage, LogEnd, Position
+from eventcsv.log.types import Damage, LogEnd, Position, segments_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,13 +79,9 @@ class LogReader:
             return segment.header() if segment else None
 
     def identity(self) -> str | None:
-        for number in self.segments():
-            if header := self.header(number):
-                return str(header["log"])
-        return None
+        return next((str(header["log"]) for header in map(self.header, self.segments()) if header), None)
 
     def end(self) -> LogEnd:
-        """Return where the log ends at this moment. An empty log ends at the start of segment 1."""
         while number := max(self.segments(), default=0):
             end = self._end_of(number)
             # One that was finished between the two looks ends in a seal, which is no content.
@@ -117,22 +113,10 @@ class LogReader:
         return Position(min(self.segments(), default=1), 0)
 
     def read(self, start: Position, end: Position, *, crc: int = 0) -> Iterator[Chunk]:
-        """Yield the lines between two positions, each checked, in pieces of bounded size.
-
-        Args:
-            start: Where to begin, at the start of a line.
-            end: Where to stop, after a newline.
-            crc: zlib.crc32 of what came before, to be continued over the bytes read.
-
-        Raises:
-            UnsupportedFormat: A line was made by a newer eventcsv.
-        """
-        for number in range(start.segment, end.segment + bool(end.offset_bytes)):
+        for number, offset_bytes in segments_between(start, end):
             with self._content(number, end) as content:
-                offset_bytes = start.offset_bytes if number == start.segment else 0
                 if content is None:
-                    missing = Damage(segment_name(number), 0, 0, "the segment is missing")
-                    yield Chunk(self.path(number), 0, b"", crc, (missing,))
+                    yield missing_segment(self.path(number), crc)
                     continue
                 before, lines = crc, 0
                 has_seal = content.seal and not offset_bytes
@@ -163,13 +147,6 @@ class LogReader:
             return content is not None and bool(content.seal)
 
     def crc(self, start: Position, end: Position, crc: int = 0) -> int | None:
-        """Return zlib.crc32 of the bytes between two positions, seals left out, or None when some of them are gone.
-
-        Args:
-            start: Where to begin.
-            end: Where to stop.
-            crc: That of what came before, to be continued.
-        """
         if coming := self._coming.pop((start, end, crc), None):
             return coming.result()
         return self._crc(start, end, crc)
@@ -184,11 +161,10 @@ class LogReader:
             pool.shutdown(wait=False)
 
     def _crc(self, start: Position, end: Position, crc: int) -> int | None:
-        for number in range(start.segment, end.segment + bool(end.offset_bytes)):
+        for number, offset_bytes in segments_between(start, end):
             with self._content(number, end) as content:
                 if content is None:
                     return None
-                offset_bytes = start.offset_bytes if number == start.segment else 0
                 if number == end.segment and content.segment.size_bytes() < end.offset_bytes:
                     return None
                 crc = content.crc(offset_bytes, crc)
@@ -236,5 +212,5 @@ class LogReader:
             return content.segment.torn_from(end_bytes + len(following))
         if end_bytes < content.size_bytes:
             return None
-        known = (unsealed(content.seal[:-1]) if content.seal else {}, self.header(number + 1) or {})
+        known = (unsealed(content.seal) if content.seal else {}, self.header(number + 1) or {})
         return next((record["torn"] for record in known if "torn" in record), None)

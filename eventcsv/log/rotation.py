@@ -122,7 +122,7 @@ class RotatedLog(LogReader):
         """Return the uuid that the checkpoint knows, since a damaged header must not cost the log its backups."""
         line = self.storage.read(os.path.join(self.directory, CHECKPOINT_NAME))
         try:
-            identity = unsealed((line or b"").removesuffix(b"\n"))["log"]
+            identity = unsealed(line or b"")["log"]
         except (ValueError, KeyError, UnsupportedFormat):
             return None
         return identity if isinstance(identity, str) else None

@@ -41,7 +41,7 @@ _NOTE_MARK: Final = _NOTE[: _NOTE.index(b"kind") + 1]  # events go on with "id",
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole lines of one segment, read at once. They are judged when somebody asks, since `bulk` has a faster way.
+    """Whole lines of one segment, read at once. They are judged when somebody asks, since `frames` has a faster way.
 
     Attributes:
         path: The segment's file.
@@ -103,6 +103,16 @@ class Chunk:
         except UnsupportedFormat as error:
             raise UnsupportedFormat(f"{self.path}, {error}") from None
         return lines, count, damage if self.torn_from is None else tuple(_vouched(damage, self.torn_from))
+
+
+def gap(path: str, offset_bytes: int, length_bytes: int, reason: str, crc: int) -> Chunk:
+    """Return a chunk without lines, for bytes of a segment that are missing or no lines."""
+    return Chunk(path, offset_bytes, b"", crc, (Damage(os.path.basename(path), offset_bytes, length_bytes, reason),))
+
+
+def missing_segment(path: str, crc: int) -> Chunk:
+    """Return a chunk without lines, for a segment that is not there."""
+    return gap(path, 0, 0, "the segment is missing", crc)
 
 
 def scan(segment: str, offset_bytes: int, raw: bytes) -> tuple[bytes, int, tuple[Damage, ...]]:

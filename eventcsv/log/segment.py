@@ -61,6 +61,25 @@ def header_record(log: str, number: int, key_column: str) -> dict[str, Any]:
     }
 
 
+def header_of(line: bytes, path: str) -> dict[str, Any] | None:
+    """Return the record of a header line, or None when it is none, or damaged.
+
+    Args:
+        line: The line.
+        path: Where its segment is, for the error.
+
+    Raises:
+        UnsupportedFormat: It was made by a newer eventcsv.
+    """
+    try:
+        record = unsealed(line)
+    except UnsupportedFormat as error:
+        raise UnsupportedFormat(f"{path}: {error}") from None
+    except ValueError:
+        return None
+    return record if record.get("kind") == Kind.HEADER else None
+
+
 def check_header(header: dict[str, Any] | None, key_column: str, place: str) -> None:
     """Refuse the header of a log that was made for another key column.
 
@@ -140,13 +159,7 @@ class Segment:
             UnsupportedFormat: It was made by a newer eventcsv.
         """
         line, newline, _ = self.pread(TAIL_BYTES, 0).partition(b"\n")
-        try:
-            record = unsealed(line)
-        except UnsupportedFormat as error:
-            raise UnsupportedFormat(f"{self.path}: {error}") from None
-        except ValueError:
-            return None
-        return record if newline and record.get("kind") == Kind.HEADER else None
+        return header_of(line, self.path) if newline else None
 
     def last_line(self, end_bytes: int, most_bytes: int) -> tuple[int, bytes]:
         """Return where the line starts that ends at a byte of a segment, and its bytes, or the first ones of many."""
@@ -236,7 +249,7 @@ class Content:
 
     def broken_seal(self, found: tuple[int, int, str]) -> Damage | None:
         """Check what was read of a finished segment against its seal, which alone shows that whole lines are gone."""
-        seal = unsealed(self.seal[:-1])
+        seal = unsealed(self.seal)
         if (seal.get("lines"), seal.get("bytes"), seal.get("crc32")) == found:
             return None
         lines, size_bytes, crc = found
@@ -248,7 +261,7 @@ def _seal_at_end(tail: bytes) -> bytes:
     """Return the seal line that ends a segment, newline included, or b"" when there is none."""
     line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
     try:
-        is_seal = line.endswith(b"\n") and unsealed(line[:-1]).get("kind") == Kind.SEAL
+        is_seal = line.endswith(b"\n") and unsealed(line).get("kind") == Kind.SEAL
     except ValueError:
         return b""
     return line if is_seal else b""

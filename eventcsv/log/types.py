@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,3 +53,9 @@ class LogEnd:
 
     position: Position
     torn: Damage | None
+
+
+def segments_between(start: Position, end: Position) -> Iterator[tuple[int, int]]:
+    """Yield the number of each segment from one position to another, and the byte in it at which to begin."""
+    for number in range(start.segment, end.segment + bool(end.offset_bytes)):
+        yield number, start.offset_bytes if number == start.segment else 0

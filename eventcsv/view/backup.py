@@ -301,7 +301,7 @@ class BackupStore:
 
     def _record(self, name: str) -> dict[str, Any]:
         line = self._storage.read(os.path.join(self.directory, name))
-        return unsealed((line or b"").removesuffix(b"\n"))
+        return unsealed(line or b"")
 
     def _load(self, name: str) -> Backup | None:
         try:

@@ -119,7 +119,7 @@ class CheckpointFile:
         if line is None:
             return None
         try:
-            return _checkpoint(unsealed(line.removesuffix(b"\n")))
+            return _checkpoint(unsealed(line))
         except UnsupportedFormat as error:
             raise UnsupportedFormat(f"{self.path}: {error}") from None
         except (ValueError, KeyError, TypeError):

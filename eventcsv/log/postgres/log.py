@@ -6,13 +6,11 @@ Segments are not sealed, since nothing can be torn in a database; a row that is 
 
 from __future__ import annotations
 
-import itertools
-import os
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from eventcsv.errors import ClaimLost, EventCsvError
-from eventcsv.event import BLANKS, Event, Kind
+from eventcsv.event import BLANKS, Kind
 from eventcsv.log.line import encode, sealed
 from eventcsv.log.postgres.claims import PgClaims
 from eventcsv.log.postgres.reader import PgReader
@@ -20,11 +18,13 @@ from eventcsv.log.reader import LogReader
 from eventcsv.log.retry import append_error
 from eventcsv.log.segment import header_record
 from eventcsv.log.types import Position
+from eventcsv.log.writer import Writer
 from eventcsv.storage.files import Storage, rights_to_look
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from eventcsv.event import Event
     from eventcsv.storage.rights import Rights
 
 _STORE: Final = "select eventcsv.store(%s::text, %s::int, %s::bigint, %s::bigint[], %s::text[], %s::bytea[])"
@@ -47,7 +47,7 @@ _CONNECTIONS_LEFT: Final = """
 _APPEND: Final = "select eventcsv.append(%s::int, %s::text, %s::bytea, %s::text, %s::bigint, %s::boolean)"
 
 
-class PgLog(PgReader):
+class PgLog(PgReader, Writer):
     """The event log of one job on a server.
 
     Args:
@@ -75,23 +75,16 @@ class PgLog(PgReader):
         self.directory = directory
         self.csv_path = csv_path
         self.storage = storage or Storage()
-        self.write_as(f"{os.urandom(6).hex()}-00")
+        self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name != "_numbers"}
-        return state | {"_pid": 0}  # a copy writes under a name of its own, as a forked child does
+        return {name: value for name, value in self.__dict__.items() if name != "_numbers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._begin()  # a copy writes under a name of its own, as a forked child does
 
     # --- append ---
-
-    def write_as(self, writer: str) -> None:
-        self._pid = os.getpid()
-        self._writer = writer
-        self._numbers = itertools.count(1)
-
-    def new_event(self, kind: Kind, key: str, cells: dict[str, str], ts: str) -> Event:
-        if self._pid != os.getpid():
-            self.write_as(f"{os.urandom(6).hex()}-00")
-        return Event(f"{self._writer}-{next(self._numbers)}", ts, kind.value, key, cells)
 
     def append(self, event: Event, *, token: int | None = None) -> None:
         """Append one event; once this returns, the server and its synchronous standbys have it on disk.

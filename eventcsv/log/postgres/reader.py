@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from eventcsv.errors import CorruptLog, UnsupportedFormat
-from eventcsv.event import Kind
-from eventcsv.log.line import is_whole, unsealed
+from eventcsv.log.line import is_whole
 from eventcsv.log.postgres.schema import VERSION
 from eventcsv.log.postgres.server import NoSuchJob, Server
-from eventcsv.log.scan import Chunk, begins_note, noted
-from eventcsv.log.segment import check_header, segment_name
-from eventcsv.log.types import Damage, LogEnd, Position
+from eventcsv.log.scan import Chunk, begins_note, gap, missing_segment, noted
+from eventcsv.log.segment import check_header, header_of, segment_name
+from eventcsv.log.types import LogEnd, Position, segments_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE_BYTES: Final = 4 << 20
-
+_REMOVED: Final = "lines are missing: their rows were removed from the table"
 
 _LAST: Final = "select segment, ends from eventcsv.line where job = %s order by segment desc, ends desc limit 1"
 _FIRST: Final = "select segment from eventcsv.line where job = %s order by segment limit 1"
@@ -87,17 +85,8 @@ class PgReader:
                 "Upgrade the older one of the two: pip install --upgrade eventcsv, or eventcsv log init URL"
             )
         if number is not None and header is not None:
-            check_header(self._record(header, 1), self.key_column, self.place)
+            check_header(header_of(header, self.path(1)), self.key_column, self.place)
             self._number = number
-
-    def _record(self, line: bytes, number: int) -> dict[str, Any] | None:
-        try:
-            record = unsealed(line.removesuffix(b"\n"))
-        except UnsupportedFormat as error:
-            raise UnsupportedFormat(f"{self.path(number)}: {error}") from None
-        except ValueError:
-            return None
-        return record if record.get("kind") == Kind.HEADER else None
 
     def check_key_column(self) -> None:
         if self._number is None:
@@ -121,14 +110,12 @@ class PgReader:
 
     def header(self, number: int) -> dict[str, Any] | None:
         rows = self.server.call(_HEADER, (self.number(), number)) if self.exists() else []
-        return self._record(rows[0][0], number) if rows else None
+        return header_of(rows[0][0], self.path(number)) if rows else None
 
     def identity(self) -> str | None:
         if self._identity is None:
-            for number in self._segments_from(0) if self.exists() else ():
-                if header := self.header(number):
-                    self._identity = str(header["log"])
-                    break
+            numbers = self._segments_from(0) if self.exists() else ()
+            self._identity = next((str(header["log"]) for header in map(self.header, numbers) if header), None)
         return self._identity
 
     def first(self) -> Position:
@@ -136,7 +123,6 @@ class PgReader:
         return Position(rows[0][0] if rows else 1, 0)
 
     def end(self) -> LogEnd:
-        """Return where the log ends at this moment. An empty log ends at the start of segment 1."""
         rows = self.server.call(_LAST, (self.number(),)) if self.exists() else []
         return LogEnd(Position(*rows[0]) if rows else Position(1, 0), None)
 
@@ -156,29 +142,15 @@ class PgReader:
         return bool(self.server.call(_ROWS, one))
 
     def read(self, start: Position, end: Position, *, crc: int = 0) -> Iterator[Chunk]:
-        """Yield the lines between two positions, each checked, in pieces of bounded size.
-
-        Args:
-            start: Where to begin, at the start of a line.
-            end: Where to stop, after a newline.
-            crc: zlib.crc32 of what came before, to be continued over the bytes read.
-
-        Raises:
-            CorruptLog: The log does not go back that far any more.
-            UnsupportedFormat: A line was made by a newer eventcsv.
-            ServerError: The server does not answer.
-        """
         if start < (first := self.first()):  # each host has a CSV and backups of its own; a prune looks at one host's
             raise CorruptLog(
                 f"{self.place}: begins at segment {first.segment}: what was before is pruned, and this CSV and its "
                 "backups lack some of it. Copy CSV, .events and backup folders from the host that pruned"
             )
-        for number in range(start.segment, end.segment + bool(end.offset_bytes)):
-            offset_bytes = start.offset_bytes if number == start.segment else 0
+        for number, offset_bytes in segments_between(start, end):
             stop_bytes = end.offset_bytes if number == end.segment else self._size_bytes(number)
             if not stop_bytes:
-                missing = Damage(segment_name(number), 0, 0, "the segment is missing")
-                yield Chunk(self.path(number), 0, b"", crc, (missing,))
+                yield missing_segment(self.path(number), crc)
             for chunk in self._chunks(number, offset_bytes, stop_bytes, crc):
                 crc = chunk.crc
                 yield chunk
@@ -187,12 +159,12 @@ class PgReader:
         path = self.path(number)
         for start, raw in self._runs(number, at, stop):
             if start > at:
-                yield _gap(path, at, start, crc)
+                yield gap(path, at, start - at, _REMOVED, crc)
             crc = crc32(raw, crc)
             yield Chunk(path, start, raw, crc, torn_from=self._torn_from(number, start, raw))
             at = start + len(raw)
         if at < stop:
-            yield _gap(path, at, stop, crc)
+            yield gap(path, at, stop - at, _REMOVED, crc)
 
     def _torn_from(self, number: int, start: int, raw: bytes) -> int | None:
         """Return from which byte on there are half lines at the end of some lines of a log that was copied here."""
@@ -234,8 +206,8 @@ class PgReader:
             yield from self.read(Position(end.segment, start_bytes), end)
 
     def crc(self, start: Position, end: Position, crc: int = 0) -> int | None:
-        for number in range(start.segment, end.segment + bool(end.offset_bytes)):
-            at = start.offset_bytes if number == start.segment else 0
+        for number, offset_bytes in segments_between(start, end):
+            at = offset_bytes
             stop = end.offset_bytes if number == end.segment else self._size_bytes(number)
             for place, raw in self._runs(number, at, stop):
                 if place != at:
@@ -254,12 +226,6 @@ class PgReader:
 
     def _size_bytes(self, number: int) -> int:
         return int(self.server.call(_SIZE, (self.number(), number))[0][0] or 0) if self.exists() else 0
-
-
-def _gap(path: str, start: int, end: int, crc: int) -> Chunk:
-    reason = "lines are missing: their rows were removed from the table"
-    missing = Damage(os.path.basename(path), start, end - start, reason)
-    return Chunk(path, start, b"", crc, (missing,))
 
 
 def _joined(rows: list[tuple[bytes, int]]) -> Iterator[tuple[int, bytes]]:

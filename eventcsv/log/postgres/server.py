@@ -10,7 +10,6 @@ import os
 import re
 import threading
 import time
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,7 @@ from eventcsv import masking
 from eventcsv.errors import ClaimLost, EventCsvError, LockTimeout, ServerError
 from eventcsv.log.postgres.schema import CLAIM_LOST, NO_JOB, UNSAFE
 from eventcsv.log.retry import try_again
+from eventcsv.storage.forks import ForkAware
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -61,7 +61,7 @@ _NOT_WAITED_FOR: Final = "SyncRepWaitForLSN"
 _HOPELESS: Final = re.compile(r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist")
 
 
-class Server:
+class Server(ForkAware):
     """A server, as one database of it. Safe for threads and forked children; pickling keeps the settings only.
 
     Args:
@@ -85,16 +85,15 @@ class Server:
                 "in a user or password, %, /, @ and : are written %25, %2F, %40 and %3A"
             ) from None
         self._begin()
-        _all_servers.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Server, (self.url, self.timeout_s)
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._mutex = threading.RLock()
         self._connection: psycopg.Connection[Row] | None = None
         self._warning = ""
+        super()._begin()
 
     @property
     def place(self) -> str:
@@ -162,9 +161,8 @@ class Server:
             raise ServerError(f"{self.place}: {error} (for {time.monotonic() - begun_s:.1f} s)") from error
 
     def _call_once(self, statement: str, arguments: tuple[object, ...]) -> list[Row]:
-        if self._pid != os.getpid():
-            self.begin_again_after_fork()
-        if self._mutex._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  # as in `log`, and for the same reason
+        self._notice_fork()
+        if self._mutex._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  # only the lock itself knows at every moment
             raise EventCsvError("the log was called again from within a call, by a signal handler or a log handler")
         with self._mutex:
             try:
@@ -215,7 +213,7 @@ class Server:
             return
         with suppress(psycopg.OperationalError, _Unanswered):
             options = self._options | {"connect_timeout": int(_PROBE_S)}
-            other = _Connection.connect(**options, autocommit=True)  # type: ignore[arg-type]  # as above
+            other = _Connection.connect(**options, autocommit=True)  # type: ignore[arg-type]  # as libpq takes them
             other.timeout_s = _PROBE_S
             try:
                 for _ in range(_PROBES):
@@ -273,7 +271,7 @@ class Server:
                 stale.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_pid", 0) == os.getpid():
+        if self._pid == os.getpid():
             self._drop()
 
     def begin_again_after_fork(self) -> None:
@@ -349,14 +347,5 @@ _MEANINGS: Final[dict[str, tuple[type[EventCsvError], str]]] = {
 """What a SQLSTATE means here."""
 
 
-_all_servers: weakref.WeakSet[Server] = weakref.WeakSet()
 _inherited: list[object] = []
 """Connections of the parent process, whose end must not come here."""
-
-
-def _after_fork_in_child() -> None:
-    for server in list(_all_servers):
-        server.begin_again_after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -14,8 +14,7 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Here and not above: a spawned worker imports this module first, and needs no command line.
-    from eventcsv.cli.main import main as run  # noqa: PLC0415  # see above
+    from eventcsv.cli.main import main as run  # noqa: PLC0415  # a spawned worker imports this module, too
 
     signal.signal(signal.SIGINT, before)
     run()

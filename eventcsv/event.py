@@ -8,15 +8,18 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 LONGEST_CELL: Final = 32_767
 """How many characters a spreadsheet takes in a cell; "Excel specifications and limits", Microsoft."""
 
 DEFAULT_KEY: Final = "PO_NUMBER"
 
-WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
-"""What .xlsx and .xls begin with, which people take for CSVs."""
+ZIP: Final = b"PK\x03\x04"
+"""What an .xlsx begins with, and any other ZIP file."""
+
+OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+"""What an .xls begins with, and an .xlsx with a password."""
 
 BLANKS: Final = " \t\n\v\f\r\x85\xa0\u1680\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200C)))
 """What does not count at either end of a key or a column name: white space, and what looks like nothing at all."""
@@ -38,6 +41,17 @@ DONE: Final = (Status.COMPLETED.value,)
 
 FAILED: Final = frozenset({Status.ERROR.value, Status.FAILED.value})
 """What has an error message, and counts as a failure."""
+
+
+def done_words(done: Collection[str] | str) -> tuple[str, ...]:
+    """Return the STATUS words that count as done, in upper case; what is no text is spelled as it is in the log."""
+    words = [done] if isinstance(done, str) else done
+    return tuple(str(word).strip(BLANKS).upper().encode(errors="backslashreplace").decode() for word in words)
+
+
+def is_failure(status: str, message: str = "") -> bool:
+    """Tell whether a PO that is not done has failed, since its STATUS, case aside, says so, or a message does."""
+    return message != "" or status.strip(BLANKS).upper() in FAILED
 
 
 class Kind(StrEnum):
@@ -112,3 +126,18 @@ def column_id(name: str) -> str:
 def utc_text(moment: datetime, *, timespec: str = "microseconds") -> str:
     """Return `moment`, which has a time zone, as ISO 8601 in UTC with a Z."""
     return moment.astimezone(UTC).isoformat(timespec=timespec)[:-6] + "Z"
+
+
+def moment_of(ts: str | None) -> datetime | None:
+    """Return a time of the log, in UTC where it does not say, or None when it is none."""
+    try:
+        moment = datetime.fromisoformat(ts or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def seconds_since(ts: str | None, now: datetime) -> float | None:
+    """Return how long ago a time of the log is, or None when nobody can tell; 0.0 when it is to come."""
+    moment = moment_of(ts)
+    return max(0.0, (now - moment).total_seconds()) if moment else None

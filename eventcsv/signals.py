@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_BY_SIGNAL: Final = 128
+BY_SIGNAL: Final = 128
+"""What a shell adds to the number of the signal that ended a command, for its exit code."""
 
 
 class Stop:
@@ -105,7 +106,7 @@ def terminable() -> Iterator[None]:
         return
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(_BY_SIGNAL + number)
+        raise SystemExit(BY_SIGNAL + number)
 
     mine = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in mine:

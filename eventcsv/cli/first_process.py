@@ -11,7 +11,8 @@ import os
 import signal
 from contextlib import suppress
 
-_BY_SIGNAL = 128
+from eventcsv.signals import BY_SIGNAL, STOP_SIGNALS
+
 _FROM_TERMINAL = 0x80  # SI_KERNEL, sigaction(2): whole groups get such a signal, and the child has it already
 
 
@@ -19,7 +20,7 @@ def leave_the_first_process() -> None:
     """Go on in a child, when this is the first process; that one ends when, and as, its child does."""
     if os.getpid() != 1:
         return
-    passed_on = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
+    passed_on = {*STOP_SIGNALS, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would bury them by itself, and lose how they ended
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
     child = os.fork()
@@ -44,4 +45,4 @@ def _bury(child: int) -> None:
                 return
             if pid == child:
                 code = os.waitstatus_to_exitcode(status)
-                os._exit(code if code >= 0 else _BY_SIGNAL - code)
+                os._exit(code if code >= 0 else BY_SIGNAL - code)

@@ -27,7 +27,7 @@ from eventcsv.cli.wording import (
     unknown_of,
     with_rows,
 )
-from eventcsv.event import Status
+from eventcsv.event import Status, done_words
 from eventcsv.masking import masked
 from eventcsv.report.grouping import pattern_of
 
@@ -190,7 +190,7 @@ def doubtful_lines(
 ) -> Iterator[str]:
     """Say what a first run would make of a STATUS that may mean something else."""
     yield f"{near(csv_path)}: no result has been written to {status_column} yet, and it says {statuses(doubtful)}"
-    words = {word.upper() for word in done}
+    words = done_words(done)
     finished = {text: count for text, count in doubtful.items() if text.upper() in words}
     if finished:
         count = sum(finished.values())
@@ -223,7 +223,7 @@ def run_lines(
         yield line("again", f"{len(result.again):,} set back by hand after this run had done them: {few(result.again)}")
     yield from _left_over_lines(result)
     yield from _failed_lines(result)
-    if result.by_status.get(Status.NO_ATTACHMENTS) and Status.NO_ATTACHMENTS not in {word.upper() for word in done}:
+    if result.by_status.get(Status.NO_ATTACHMENTS) and Status.NO_ATTACHMENTS not in done_words(done):
         yield line("pending", "NO_ATTACHMENTS counts as pending: the next run does it again, unless both words are")
         yield line("", "named as done: --done COMPLETED --done NO_ATTACHMENTS")
     if result.stopped:

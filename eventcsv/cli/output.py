@@ -76,7 +76,7 @@ def progress_bar(what: str) -> Iterator[ProgressCallback | None]:
         yield None
         return
     from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415  # the same
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415  # no pipe has one
 
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from eventcsv.event import seconds_since
 from eventcsv.masking import masked
 
 if TYPE_CHECKING:
@@ -126,11 +127,8 @@ def in_flight_of(progress: Progress) -> str:
 
 def _since(item: InFlight, now: datetime) -> str:
     """Say for how long a PO has been in flight."""
-    try:
-        age_s = (now - datetime.fromisoformat(item.ts)).total_seconds()
-    except (ValueError, TypeError):
-        return item.ts
-    return f"for {duration(max(0.0, age_s))}"
+    age_s = seconds_since(item.ts, now)
+    return item.ts if age_s is None else f"for {duration(age_s)}"
 
 
 def unknown_of(progress: Progress) -> str:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Final, Literal, cast
 import orjson
 import polars as pl
 
-from eventcsv.event import column_id
+from eventcsv.event import ZIP, column_id
 from eventcsv.storage.output import write_output
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _is_export(path: str, key: str) -> bool:
     if head == b"PAR1":
         with suppress(pl.exceptions.PolarsError, OSError):
             return _MARK.items() <= pl.read_parquet_metadata(path).items()
-    if head.startswith(b"PK"):
+    if head.startswith(ZIP):
         from eventcsv.formats.xlsx_writer import is_untouched  # noqa: PLC0415  # only a workbook needs xlsxwriter
 
         return is_untouched(path)

@@ -21,12 +21,11 @@ from openpyxl.styles.numbers import is_datetime
 from openpyxl.utils import get_column_letter, range_boundaries
 
 from eventcsv.errors import InvalidWorkbook
+from eventcsv.event import OLE, ZIP
 from eventcsv.formats.number_format import Unclear, shown_number
 
 _SHOWN: Final = 10
 _DIGITS: Final = 10**15
-_ZIP: Final = b"PK\x03\x04"
-_OLE: Final = b"\xd0\xcf\x11\xe0"
 _SAVE: Final = "Open it in Excel, mend that, save it"
 
 
@@ -86,11 +85,11 @@ def _data(path: str) -> bytes:
         raise InvalidWorkbook(f"{path}: there is no such file. Check the path") from None
     except IsADirectoryError:
         raise InvalidWorkbook(f"{path}: is a folder. Name the workbook in it") from None
-    if data.startswith(_OLE):
+    if data.startswith(OLE):
         raise InvalidWorkbook(
             f"{path}: is a workbook of the old kind (.xls), or one with a password. Save it as .xlsx without a password"
         )
-    if not data.startswith(_ZIP):
+    if not data.startswith(ZIP):
         raise InvalidWorkbook(f"{path}: is no Excel workbook (.xlsx). A CSV needs no import: use it as it is")
     if kind := _other_kind(data):
         raise InvalidWorkbook(f"{path}: is {kind}, and no .xlsx. Save it as .xlsx, or as a CSV in UTF-8")

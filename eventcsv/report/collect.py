@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
-from eventcsv.event import COLUMNS, FAILED, Event, Status, utc_text
+from eventcsv.event import COLUMNS, Event, Status, done_words, is_failure, utc_text
 from eventcsv.log.scan import events
 from eventcsv.report.history import History, PoHistory
 from eventcsv.report.model import (
@@ -29,7 +29,7 @@ from eventcsv.report.model import (
     StatusCount,
 )
 from eventcsv.report.timeline import Category, timeline_of
-from eventcsv.view.progress import done_words, work_of
+from eventcsv.view.progress import work_of
 from eventcsv.view.retention import EDITED, SESSION
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _pos(
     rows = zip(work.select("key", "status", "done").iter_rows(), *columns, strict=True)
     pos = []
     for (key, status, is_done), supplier, message, at in rows:
-        failed = not is_done and (status in FAILED or message != "")
+        failed = not is_done and is_failure(status, message)
         if failed:
             history.group(key, message).open += 1
         past = history.pos.get(key) or PoHistory()
@@ -222,10 +222,9 @@ def category_of(status: str, *, done: bool) -> Category:
     """Return what a STATUS amounts to."""
     if done:
         return Category.DONE
-    word = status.upper()
-    if word in FAILED:
+    if is_failure(status):
         return Category.FAILED
-    return Category.WAITING if word in _WAITING else Category.OPEN
+    return Category.WAITING if status.upper() in _WAITING else Category.OPEN
 
 
 def _by_status(pos: Iterable[PoReport]) -> tuple[StatusCount, ...]:

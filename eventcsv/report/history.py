@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, Kind, column_id
+from eventcsv.event import BLANKS, COLUMNS, Event, Kind, column_id, is_failure, moment_of
 from eventcsv.report.grouping import pattern_of
 from eventcsv.report.timeline import Category, Moment
 from eventcsv.table.fold import FORMULA_STARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from datetime import datetime
 
 KEPT_EVENTS: Final = 50
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
+_moment = cache(moment_of)
 _FORMULAS: Final = tuple(f"'{start}" for start in FORMULA_STARTS)
 
 
@@ -142,18 +143,8 @@ class History:
                 self._break_off(po)
 
 
-@cache
-def _moment(ts: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(ts)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def category_of_result(status: str, message: str, done: Collection[str]) -> Category:
     """Return what a result amounts to, by the STATUS words that count as done."""
-    word = status.strip(BLANKS).upper()
-    if word in done:
+    if status.strip(BLANKS).upper() in done:
         return Category.DONE
-    return Category.FAILED if word in FAILED or message else Category.OPEN
+    return Category.FAILED if is_failure(status, message) else Category.OPEN

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import InvalidCsv, NoKeyColumn
-from eventcsv.event import column_id
+from eventcsv.event import OLE, ZIP, column_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +39,23 @@ class Header:
     delimiter: str
     newline: str
     sep_line: str = ""
+
+
+def check_no_workbook(data: bytes, source: str) -> None:
+    """Refuse a workbook, which people take for a CSV.
+
+    Args:
+        data: Its bytes, or the first ones.
+        source: What the CSV is called, for the error.
+
+    Raises:
+        InvalidCsv: It is one.
+    """
+    if data.startswith((ZIP, OLE)):
+        raise InvalidCsv(
+            f"{source}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8', "
+            "or make a CSV of an .xlsx with eventcsv import"
+        )
 
 
 def find_header(text: str, *, source: str, key: str, delimiter: str | None = None) -> Header:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from eventcsv.errors import InvalidCsv
-from eventcsv.event import COLUMNS, WORKBOOKS, column_id
-from eventcsv.table.cells import DELIMITERS, cells, find_header, line_of
+from eventcsv.event import COLUMNS, column_id
+from eventcsv.table.cells import DELIMITERS, cells, check_no_workbook, find_header, line_of
 from eventcsv.table.table import BOM, Dialect, Table, body, raw_of, special
 
 if TYPE_CHECKING:
@@ -83,11 +83,7 @@ def _decoded(data: bytes, source: str, encoding: str | None) -> tuple[str, memor
     """Return the text of the file, its UTF-8, and whether it is to be written with a byte order mark."""
     if encoding is not None and not data.startswith(BOM):
         return _decoded_as(data, source, encoding)
-    if data.startswith(WORKBOOKS):
-        raise InvalidCsv(
-            f"{source}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8', "
-            "or make a CSV of an .xlsx with eventcsv import"
-        )
+    check_no_workbook(data, source)
     if data.startswith(_UTF16_BOMS):
         raise InvalidCsv(
             f"{source}: is UTF-16, not UTF-8. Save it as 'CSV UTF-8', or name the encoding: --encoding utf-16"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, InFlight, Kind, utc_text
+from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, InFlight, Kind, done_words, seconds_since, utc_text
 from eventcsv.log.scan import placed_events
 from eventcsv.table.table import text_of
 
@@ -101,12 +101,6 @@ class Progress:
     rows: int = 0
     repeated: Mapping[str, int] = field(default_factory=dict)
     mangled: tuple[str, ...] = ()
-
-
-def done_words(done: Collection[str] | str) -> tuple[str, ...]:
-    """Return the STATUS words that count as done, in upper case; what is no text is spelled as it is in the log."""
-    words = [done] if isinstance(done, str) else done
-    return tuple(str(word).strip(BLANKS).upper().encode(errors="backslashreplace").decode() for word in words)
 
 
 def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
@@ -219,7 +213,7 @@ def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:
         (pl.lit("") if index is None else text_of(pl.col(str(index)))).alias(name) for name, index in columns.items()
     )
     failed = left.hstack(texts.select("message", "at")).filter(
-        pl.col("status").is_in(list(FAILED)) | (pl.col("message") != "")
+        pl.col("status").str.to_uppercase().is_in(list(FAILED)) | (pl.col("message") != "")
     )
     ordered = failed.sort("at", maintain_order=True).select("key", "status", "message", "at")
     return tuple(Failure(*row) for row in ordered.iter_rows())
@@ -245,8 +239,5 @@ def _rate_per_min(log: Log, projection: Projection, now: datetime) -> float:
 def _span_s(log: Log, segment: int, found: list[Event], now: datetime, *, whole: bool) -> float:
     """Return the time over which the rate is counted: the window, or what the segment covers of it."""
     began = str((log.header(segment) or {}).get("ts", "")) if whole else found[0].ts
-    try:
-        age_s = (now - datetime.fromisoformat(began)).total_seconds()
-    except (ValueError, TypeError):
-        age_s = WINDOW_S
-    return min(WINDOW_S, max(1.0, age_s))
+    age_s = seconds_since(began, now)
+    return WINDOW_S if age_s is None else min(WINDOW_S, max(1.0, age_s))

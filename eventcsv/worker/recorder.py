@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from eventcsv import masking
 from eventcsv.errors import AppendError, InvalidCsv, InvalidEvent, NoKeyColumn, ServerError
-from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, WORKBOOKS, Event, Kind, column_id, utc_text
+from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, Event, Kind, column_id, utc_text
 from eventcsv.log.opening import open_log
 from eventcsv.masking import escaped
 from eventcsv.storage.files import Storage
 from eventcsv.storage.naming import check_name, log_of, stem_of, target_of
-from eventcsv.table.cells import find_header
+from eventcsv.table.cells import check_no_workbook, find_header
 from eventcsv.table.options import CsvOptions
 from eventcsv.worker.rules import Note, cells_of, fitted, key_of, pairs_in
 from eventcsv.worker.values import is_missing
@@ -248,11 +248,7 @@ class Recorder:
         """Refuse to begin a log for a key column that the CSV's first line does not hold; it could never be folded."""
         with self._storage.closing(self._storage.open_regular(self.csv_path, os.O_RDONLY)) as fd:
             head = self._storage.pread(fd, _HEAD_BYTES, 0)
-        if head.startswith(WORKBOOKS):
-            raise InvalidCsv(
-                f"{self.csv_path}: is an Excel workbook or another ZIP file. Save it as 'CSV UTF-8', "
-                "or make a CSV of an .xlsx with eventcsv import"
-            )
+        check_no_workbook(head, self.csv_path)
         text = head.decode(self._options.encoding or "utf-8-sig", errors="replace")
         try:
             find_header(text, source=self.csv_path, key=self.key, delimiter=self._options.delimiter)

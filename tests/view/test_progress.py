@@ -216,6 +216,14 @@ def test_failures_are_what_is_not_done_and_says_why_the_latest_last(csv_path: Pa
     assert "2026-03-01T00:00:00Z" == failures[-1].at
 
 
+def test_a_failure_is_one_in_whatever_case_and_everywhere(csv_path: Path) -> None:
+    """A person may write a STATUS in small letters: progress and report call it what its words call it."""
+    csv_path.write_text("PO_NUMBER;STATUS\nPO1;error\nPO2;Failed\nPO3;waiting\n")
+    job = EventCsv(csv_path)
+    assert ["PO1", "PO2"] == [item.key for item in job.progress().failures]
+    assert ["PO1", "PO2"] == [po.key for po in job.report().pos if po.failed]
+
+
 def test_damage_in_what_is_new_is_reported(job: EventCsv) -> None:
     """A line that was damaged after it was recorded shows in `damage`, and costs no other."""
     emit(job, "PO1")

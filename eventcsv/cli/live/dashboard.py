@@ -7,18 +7,18 @@ only repeat what words say. `monitor` takes the snapshots, `inline` and `fullscr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from eventcsv.cli.wording import STOPPING, counted, done_of, duration, few, message_of, near, rate_of, unknown_of
-from eventcsv.event import Status
+from eventcsv.event import Status, seconds_since
 from eventcsv.masking import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from eventcsv.cli.live.monitor import Snapshot
     from eventcsv.event import InFlight
@@ -151,7 +151,7 @@ def _head(snapshot: Snapshot, width: int) -> Text:
     if holder is None:
         right = "no session is at work"
     else:
-        age_s = _age_s(holder.since, snapshot.now)
+        age_s = seconds_since(holder.since, snapshot.now)
         right = f"session {holder.session}" + ("" if age_s is None else f", for {duration(age_s)}")
     name.truncate(max(_BAR, width - cell_len(right) - 2), overflow="ellipsis")
     space = width - name.cell_len - cell_len(right)
@@ -194,7 +194,7 @@ def _freshness(snapshot: Snapshot) -> str:
     progress = snapshot.progress
     behind = f"{counted(progress.behind, 'result')} behind the log" if progress.behind else "current"
     times = [("written", progress.csv_written_at), ("the log", progress.log_written_at)]
-    ages = [f"{what} {ago(age_s)}" for what, at in times if (age_s := _age_s(at, snapshot.now)) is not None]
+    ages = [f"{what} {ago(age_s)}" for what, at in times if (age_s := seconds_since(at, snapshot.now)) is not None]
     return "; ".join([behind, ", ".join(ages)] if ages else [behind])
 
 
@@ -244,7 +244,7 @@ def _writer(item: InFlight) -> tuple[str, int]:
 
 
 def _worker(item: InFlight, now: datetime) -> str:
-    age_s = _age_s(item.ts, now)
+    age_s = seconds_since(item.ts, now)
     age = "" if age_s is None else duration(age_s)
     writer, number = _writer(item)
     who = f"{number:>3}" if number else escaped(writer[:8])
@@ -264,7 +264,7 @@ def _failures(snapshot: Snapshot, rows: int) -> list[Text]:
 
 
 def _failure(failure: Failure, now: datetime) -> Text:
-    age_s = _age_s(failure.at, now)
+    age_s = seconds_since(failure.at, now)
     line = Text(("" if age_s is None else ago(age_s)).ljust(_LABEL - 1) + " ", style="dim")
     status = escaped(failure.status) or "(none yet)"
     line.append(escaped(failure.key), "not dim").append(
@@ -274,17 +274,6 @@ def _failure(failure: Failure, now: datetime) -> Text:
 
 
 # --- times -------------------------------------------------------------------------------------------------------
-
-
-def _age_s(at: str | None, now: datetime) -> float | None:
-    """Return how long ago a time of the log is, in seconds, or None when nobody can tell."""
-    try:
-        moment = datetime.fromisoformat(at or "")
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (now - moment).total_seconds())
 
 
 def ago(seconds: float) -> str:

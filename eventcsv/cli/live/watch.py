@@ -25,7 +25,7 @@ _MOST_LINES: Final = 16
 def watch_in_full_screen(monitor: Monitor) -> None:
     """Show a job in the whole terminal until q, Ctrl-C or SIGTERM."""
     from eventcsv.cli.live.dashboard import HINT, frame  # noqa: PLC0415  # only a terminal needs rich
-    from eventcsv.cli.live.fullscreen import full_screen  # noqa: PLC0415  # the same
+    from eventcsv.cli.live.fullscreen import full_screen  # noqa: PLC0415  # only a terminal has one
 
     with terminable(), full_screen() as screen, stop_signals() as stop:
         while not stop.is_set():
@@ -77,7 +77,7 @@ def _draw_until(
 ) -> None:
     from rich.console import Group  # noqa: PLC0415  # only a terminal needs it
 
-    from eventcsv.cli.live.dashboard import frame  # noqa: PLC0415  # the same
+    from eventcsv.cli.live.dashboard import frame  # noqa: PLC0415  # only a terminal needs rich
 
     told = len(session.edits)
     with screen.live() as live:

@@ -83,39 +83,31 @@ class SessionLock:
         """Return the session that is at work now, or None. Disturbs nobody and writes nothing."""
         if not self._storage.has_directory(os.path.dirname(self._path)) or not self._storage.check_regular(self._path):
             return None
-        fd = self._storage.open_to_read(self._path)
-        try:
+        with self._storage.opened(self._path) as fd:
             if self._storage.try_lock_shared(fd):
                 self._storage.unlock(fd)
                 return None
-            try:
-                record = unsealed(self._storage.pread(fd, _RECORD_BYTES, 0).rstrip())
-                return Holder(str(record["session"]), int(record["pid"]), str(record["since"]))
-            except (ValueError, KeyError):
-                return Holder("unknown", 0, "")
-        finally:
-            self._storage.close(fd)
+            line = self._storage.pread(fd, _RECORD_BYTES, 0)
+        try:
+            record = unsealed(line.rstrip())
+            return Holder(str(record["session"]), int(record["pid"]), str(record["since"]))
+        except (ValueError, KeyError):
+            return Holder("unknown", 0, "")
 
     def _sign(self, holder: Holder) -> None:
         record = sealed({"v": FORMAT_VERSION, "session": holder.session, "pid": holder.pid, "since": holder.since})
         folder = self._storage.rights(os.path.dirname(self._path))
-        fd = self._storage.open_ours(self._path, os.O_RDWR)
-        try:
+        with self._storage.opened(self._path, os.O_RDWR) as fd:
             if folder:  # whoever may look at the job may see who works on it
                 self._storage.grant(fd, folder.to_read(os.geteuid()))
             self._storage.write_all(fd, record[:-1].ljust(_RECORD_BYTES - 1) + b"\n")
-        finally:
-            self._storage.close(fd)
 
     def _occupied(self) -> str:
         holder = self.holder()
         if holder is None:  # it ended just now
             return f"{self._path}: was held by another session that has just ended. Try again"
-        fd = self._storage.open_to_read(self._path)
-        try:
+        with self._storage.opened(self._path) as fd:
             process = lock_holder(self._storage.fstat(fd))
-        finally:
-            self._storage.close(fd)
         age = f" since {holder.since}" if holder.since else ""
         return (
             f"{self._path}: session {holder.session} works on this CSV{age}: {process}. "

@@ -36,7 +36,7 @@ _HELD: Final = "select key from eventcsv.held(%s::int)"
 
 
 class PgClaims:
-    """The claims of one run; made by `PgLog.claims`."""
+    """The claims of one run, made by `PgLog.claims`; see `Claims` for what its methods do."""
 
     def __init__(self, log: PgReader, *, owner: str, lease_s: float, seen: Position) -> None:
         self._log = log
@@ -54,7 +54,6 @@ class PgClaims:
         self._thread.start()
 
     def claim(self, key: str, *, seen: Position | None = None) -> int | Refusal:
-        """Claim a PO; return its token, or why not."""
         if len(key.encode()) > _LONGEST_KEY_BYTES:
             return Refusal.TOO_LONG
         clock = time.monotonic()
@@ -69,12 +68,10 @@ class PgClaims:
         return int(token)
 
     def has_lapsed(self, key: str) -> bool:
-        """Tell whether another host may have taken over a PO by now, by the clock of this host."""
         with self._mutex:
             return self._safe_until.get(key, float("inf")) < time.monotonic()
 
     def is_taken_over(self, key: str) -> bool:
-        """Tell whether another host has taken over a PO, by the server; no when it does not answer."""
         with self._mutex:
             token = self._tokens.get(key)
         try:
@@ -84,13 +81,11 @@ class PgClaims:
         return not held
 
     def forget(self, key: str) -> None:
-        """Take note that a PO is finished."""
         with self._mutex:
             self._tokens.pop(key, None)
             self._safe_until.pop(key, None)
 
     def release(self, key: str) -> None:
-        """Give a PO back that nobody works on; when that fails, its lease runs out."""
         with self._mutex:
             token = self._tokens.get(key)
         self.forget(key)
@@ -99,11 +94,9 @@ class PgClaims:
                 self._server.call(_RELEASE, (self._log.number(), key, token))
 
     def held(self) -> frozenset[str]:
-        """Return the POs that are claimed now, by whomever."""
         return frozenset(row[0] for row in self._log.server.call(_HELD, (self._log.number(),)))
 
     def close(self) -> None:
-        """Renew nothing any more, and give back what is left."""
         self._end.set()
         self._thread.join()
         for key in list(self._tokens):

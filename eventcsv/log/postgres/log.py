@@ -51,11 +51,8 @@ class PgLog(PgReader, Writer):
     """The event log of one job on a server.
 
     Args:
-        url: The server and its database, as libpq reads it.
-        job: The job's name there.
+        url: As of a `PgReader`. So are the others that are not named here.
         directory: Where the lock files and the checkpoint of this machine's CSV are; "" for a worker without a CSV.
-        key_column: The column that identifies a row.
-        lock_timeout_s: How long to wait for a lock, and for a server that does not answer, in seconds.
         storage: The seam to the file system.
         csv_path: The CSV; who may read it when the directory is made may look into that. By default only its owner may.
     """
@@ -107,7 +104,6 @@ class PgLog(PgReader, Writer):
             self.append(event)
 
     def claims(self, *, owner: str, lease_s: float, seen: Position) -> PgClaims:
-        """Return the claims of a run."""
         return PgClaims(self, owner=owner, lease_s=lease_s, seen=seen)
 
     def connections_left(self) -> int | None:

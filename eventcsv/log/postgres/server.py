@@ -133,10 +133,9 @@ class Server(ForkAware):
         """Carry out several statements in one transaction; what they make has to be made only where it lacks."""
         with self._mutex:
             try:
-                if self._connection is None or self._connection.closed:
-                    self._connection = self._connected()
-                with self._connection.transaction():
-                    self._connection.execute(script)
+                connection = self._open()
+                with connection.transaction():
+                    connection.execute(script)
             except psycopg.Error as error:
                 raise ServerError(f"{self.place}: {' '.join(str(error).split())}") from error
 
@@ -176,14 +175,18 @@ class Server(ForkAware):
                 raise
 
     def _execute(self, statement: str, arguments: tuple[object, ...]) -> list[Row]:
-        if self._connection is None or self._connection.closed:
-            self._connection = self._connected()
+        connection = self._open()
         self._warning = ""
-        cursor = self._connection.execute(statement.encode(), arguments, prepare=True, binary=True)
+        cursor = connection.execute(statement.encode(), arguments, prepare=True, binary=True)
         rows: list[Row] = cursor.fetchall() if cursor.description else []
         if self._warning:  # nobody waited for the standby: then it may be lost with this server
             raise _Unanswered(f"the server carried it out with a warning: {self._warning}")
         return rows
+
+    def _open(self) -> psycopg.Connection[Row]:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connected()
+        return self._connection
 
     def _connected(self) -> psycopg.Connection[Row]:
         connection = _Connection.connect(**self._options, autocommit=True)  # type: ignore[arg-type]  # as libpq takes them

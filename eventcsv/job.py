@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Any
 from eventcsv.errors import BackupError
 from eventcsv.event import DEFAULT_KEY, DONE, Event
 from eventcsv.log.history import history
-from eventcsv.storage.files import rights_to_look
 from eventcsv.storage.naming import check_name
 from eventcsv.table.options import CsvOptions
 from eventcsv.view.checkpoint import begin_to_check
@@ -122,11 +121,7 @@ class EventCsv(Recorder):
 
     @property
     def _session_lock(self) -> SessionLock:
-        return SessionLock(
-            self.log.directory,
-            self._storage,
-            rights=lambda: rights_to_look(self._storage, self.log.directory, self.csv_path),
-        )
+        return SessionLock(self.log, self._storage)
 
     def _check_job(self) -> None:
         """Refuse a mistyped path, and a log that is another CSV's."""

@@ -205,7 +205,7 @@ class FileLog(RotatedLog, Writer):
         self._holds_lock = False
 
     def _open_lock(self) -> None:
-        self._make_directory()
+        self.make_directory()
         self._lock_fd = self.storage.open_ours(self._lock_path, os.O_RDWR | os.O_CREAT)
         status = self.storage.fstat(self._lock_fd)
         self._lock_file = (status.st_ino, status.st_dev)

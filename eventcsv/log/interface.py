@@ -146,6 +146,9 @@ class Log(Protocol):
             UnsupportedFormat: It is.
         """
 
+    def make_directory(self) -> None:
+        """Make the directory, unless it is there; whoever may read the CSV may look into it, and nobody else."""
+
     def make(self) -> None:
         """Make the log with its first segment, unless it is there."""
 

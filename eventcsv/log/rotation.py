@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from eventcsv.storage.files import Storage
-    from eventcsv.storage.rights import Rights
 
 CHECKPOINT_NAME: Final = "checkpoint.json"
 
@@ -48,12 +47,10 @@ class RotatedLog(LogReader):
         self.csv_path = csv_path
         self._lock_path = os.path.join(directory, "append.lock")
 
-    def rights(self) -> Rights | None:
-        """Return the rights to give the directory of the log; None when it is for its owner only."""
-        return rights_to_look(self.storage, self.directory, self.csv_path) if self.csv_path else None
-
-    def _make_directory(self) -> None:
-        self.storage.make_directory(self.directory, like=self.rights)
+    def make_directory(self) -> None:
+        self.storage.make_directory(
+            self.directory, like=lambda: rights_to_look(self.storage, self.directory, self.csv_path)
+        )
 
     def begin_segment(self, number: int) -> int:
         """Begin a segment; return how large the lock file is by now. The caller holds the lock."""
@@ -170,7 +167,7 @@ class RotatedLog(LogReader):
         Raises:
             LockTimeout: Somebody else held it for `lock_timeout_s` seconds.
         """
-        self._make_directory()
+        self.make_directory()
         with locked(self.storage, self._lock_path, self.lock_timeout_s):
             yield
 

@@ -274,15 +274,15 @@ class Storage(System):
             self.grant(fd, rights)
 
 
-def rights_to_look(storage: Storage, directory: str, file: str) -> Rights | None:
+def rights_to_look(storage: Storage, directory: str, file: str | None) -> Rights | None:
     """Return the rights to give a directory, so that whoever may read a file may look into it, and nobody else.
 
     Returns:
-        None when it has to be for its owner only: the file is not there, or the folders that lead to it, and not
+        None when it has to be for its owner only: there is no such file, or the folders that lead to it, and not
         to the directory, are closed to some.
     """
-    rights = storage.rights(file)
-    if rights is None:
+    rights = storage.rights(file) if file else None
+    if file is None or rights is None:
         return None
     place = os.path.dirname(file)
     top = os.path.commonpath([os.path.realpath(os.path.dirname(directory)), os.path.realpath(place)])

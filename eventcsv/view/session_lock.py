@@ -7,7 +7,7 @@ who took it last, and when.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -18,10 +18,10 @@ from eventcsv.log.line import FORMAT_VERSION, sealed, unsealed
 from eventcsv.storage.locks import lock_holder, locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from eventcsv.log.interface import Log
     from eventcsv.storage.files import Storage
-    from eventcsv.storage.rights import Rights
 
 _NAME: Final = "session.lock"
 _RECORD_BYTES: Final = 256  # written in place, since the file may not be replaced and no rest may show
@@ -47,15 +47,14 @@ class SessionLock:
     """The session lock of one log.
 
     Args:
-        directory: Of the log.
+        log: The event log.
         storage: The seam to the file system.
-        rights: Called for the rights of the directory when it has to be made; by default it is for its owner only.
     """
 
-    def __init__(self, directory: str, storage: Storage, *, rights: Callable[[], Rights | None] | None = None) -> None:
-        self._path = os.path.join(directory, _NAME)
+    def __init__(self, log: Log, storage: Storage) -> None:
+        self._log = log
+        self._path = os.path.join(log.directory, _NAME)
         self._storage = storage
-        self._rights = rights
 
     @contextmanager
     def held(self, session: str) -> Iterator[None]:
@@ -67,17 +66,14 @@ class SessionLock:
         Raises:
             SessionActive: Another one is; the error says which, of whom, and since when.
         """
-        self._storage.make_directory(os.path.dirname(self._path), like=self._rights)
-        lock = locked(self._storage, self._path, _TIMEOUT_S)
-        try:
-            lock.__enter__()
-        except LockTimeout:
-            raise SessionActive(self._occupied()) from None
-        try:
+        self._log.make_directory()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self._storage, self._path, _TIMEOUT_S))
+            except LockTimeout:
+                raise SessionActive(self._occupied()) from None
             self._sign(Holder(session, os.getpid(), utc_text(datetime.now(UTC), timespec="seconds")))
             yield
-        finally:
-            lock.__exit__(None, None, None)
 
     def holder(self) -> Holder | None:
         """Return the session that is at work now, or None. Disturbs nobody and writes nothing."""

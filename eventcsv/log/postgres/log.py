@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from eventcsv.event import Event
-    from eventcsv.storage.rights import Rights
 
 _STORE: Final = "select eventcsv.store(%s::text, %s::int, %s::bigint, %s::bigint[], %s::text[], %s::bytea[])"
 _CONNECTIONS_LEFT: Final = """
@@ -139,10 +138,12 @@ class PgLog(PgReader, Writer):
             self._begin_segment(1)
             self._open()
         if self.directory:
-            self.storage.make_directory(self.directory, like=self._rights)
+            self.make_directory()
 
-    def _rights(self) -> Rights | None:
-        return rights_to_look(self.storage, self.directory, self.csv_path) if self.csv_path else None
+    def make_directory(self) -> None:
+        self.storage.make_directory(
+            self.directory, like=lambda: rights_to_look(self.storage, self.directory, self.csv_path)
+        )
 
     def _check_no_other_log(self) -> None:
         """Refuse to go on beside a file log that this one does not continue: its results would be lost from the CSV."""

@@ -9,7 +9,7 @@ On disk, for data/input/input.csv:
                                 still is the lock and that the active segment still is that
         compact.lock            held by whoever writes the view
         session.lock            held by the session that is at work
-        checkpoint.json         how far the view has folded; see `compactor`
+        checkpoint.json         how far the view has folded; see `checkpoint`
 
 A segment starts with a header line and, once finished, ends with a seal line:
 

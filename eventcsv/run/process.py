@@ -1,6 +1,6 @@
-"""A process as multiprocessing spawns it, with a guard before it that ends whatever it has started; see `guard`.
+"""A process as multiprocessing spawns it, with a reaper before it that ends whatever it has started; see `reaper`.
 
-For multiprocessing the guard is the process: it ends when all is over, and as the process itself did.
+For multiprocessing the reaper is the process: it ends when all is over, and as the process itself did.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from operator import and_
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 LIST: Final = "system.posix_acl_access"
 READ: Final = 4
@@ -119,34 +119,26 @@ class Rights:
             exact=None,
         )
 
+    def with_each(self, instead: Callable[[int], int]) -> Rights:
+        """Return these rights with what stands for each of them instead."""
+        return replace(
+            self,
+            owner=instead(self.owner),
+            group=instead(self.group),
+            other=instead(self.other),
+            users=tuple((name, instead(may)) for name, may in self.users),
+            groups=tuple((name, instead(may)) for name, may in self.groups),
+            exact=None,
+        )
+
     def to_read(self, uid: int) -> Rights:
         """Return the rights to a file of the user `uid` that whoever may read this one may read, and nobody else."""
-        mine = self._with(READ).under(uid, self.gid)
+        mine = self.with_each(READ.__and__).under(uid, self.gid)
         return replace(mine, owner=READ | WRITE)
 
     def to_look_into(self, uid: int) -> Rights:
         """Return the rights to a directory of the user `uid` that whoever may read this file may look into."""
-        files = self.to_read(uid)
-        return replace(
-            files,
-            owner=_ALL,
-            group=_looking(files.group),
-            other=_looking(files.other),
-            users=tuple((name, _looking(may)) for name, may in files.users),
-            groups=tuple((name, _looking(may)) for name, may in files.groups),
-        )
-
-    def _with(self, most: int) -> Rights:
-        """Return these rights without all that is not in `most`."""
-        return replace(
-            self,
-            owner=self.owner & most,
-            group=self.group & most,
-            other=self.other & most,
-            users=tuple((name, may & most) for name, may in self.users),
-            groups=tuple((name, may & most) for name, may in self.groups),
-            exact=None,
-        )
+        return replace(self.to_read(uid).with_each(_looking), owner=_ALL)
 
     def __str__(self) -> str:
         """Return them as a text that `from_text` reads."""

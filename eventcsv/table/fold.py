@@ -183,7 +183,7 @@ class Fold:
 
 
 def spellings(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return, by `unguarded_id`, the columns of a frame of `bulk` that mean the same column of the CSV."""
+    """Return, by `unguarded_id`, the columns of a frame that mean the same column of the CSV."""
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         found.setdefault(unguarded_id(name), []).append(SET + name)

@@ -167,13 +167,13 @@ class _Reading:
         self._with_results.update(results.get_column("key").unique())
         if self.keys is not None:
             lines = lines.filter(pl.col("key").is_in(self.keys))
-        for key, line in lines.filter(pl.col("kind") == Kind.EDIT.value).select("key", "line").iter_rows():
+        is_edit = pl.col("kind") == Kind.EDIT.value
+        for key, line in lines.filter(is_edit).select("key", "line").iter_rows():
             if parsed.event_of(line).id.startswith(self._save):
                 self._done.add(key)
         texts = {}
         for ident, columns in spellings(name for name in names if column_id(name)).items():
             text = pl.coalesce(columns)
-            is_edit = pl.col("kind") == Kind.EDIT.value
             texts[SET + ident] = (
                 pl.when(is_edit).then(text).otherwise(guarded_text(text)) if self._guard_formulas else text
             )

@@ -81,13 +81,7 @@ class Compactor:
         self._lock_path = os.path.join(self.log.directory, "compact.lock")
 
     def compact(self, *, accept_edit: bool = False, on_progress: ProgressCallback | None = None) -> CompactResult:
-        """Bring the CSV up to the log's present end.
-
-        Args:
-            accept_edit: Take a save over even if it does away with many results.
-            on_progress: Called with the bytes of the log folded so far and those to fold.
-
-        """
+        """Bring the CSV up to the log's present end; see `EventCsv.compact`."""
         self.check()
         result = self._exclusively(lambda end: self._starts.of_compaction(end, accept_edit=accept_edit), on_progress)
         if result.base:
@@ -178,7 +172,7 @@ class Compactor:
                 masking.get_logger().warning("log.network_file_system", log=self.log.directory, type=kind)
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Return something that changes when the log grows or the CSV is edited, at the cost of some system calls."""
+        """Return something that changes when the log grows or the CSV is edited; see `EventCsv.fingerprint`."""
         status = self._storage.stat(self.files.csv_path)
         view = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else ()
         return (self.log.end().position, *view)
@@ -213,19 +207,7 @@ class Compactor:
         raise EventCsvError(f"{self.files.csv_path}: changes too often to be read. Wait, and try again")
 
     def restore(self, backup: str, *, replay: bool = True) -> CompactResult:
-        """Put a backup in the CSV's place, what the CSV holds now being kept first.
-
-        Args:
-            backup: The name of the backup.
-            replay: Whether to fold the log after it onto it. Without, it becomes a new base at the log's end.
-
-        Returns:
-            What was done, with the copy of what the CSV held before as `kept`.
-
-        Raises:
-            BackupError: There is no such backup, or it is damaged, or its place in the log is not known.
-            InvalidCsv: The backup cannot be read as a CSV: it keeps what somebody had broken.
-        """
+        """Put a backup in the CSV's place, what the CSV holds now being kept first; see `EventCsv.restore`."""
         with self._mutex:
             self._backups.read(self._backups.find(backup))  # one that is damaged is refused before anything is made
             kept = None
@@ -236,16 +218,7 @@ class Compactor:
             return replace(result, kept=kept or result.kept)
 
     def replay(self, backup: str | None = None, *, on_progress: ProgressCallback | None = None) -> CompactResult:
-        """Rebuild the CSV from a base and the log after it, whatever the CSV holds now.
-
-        Args:
-            backup: The name of the backup to start from; by default the newest valid base.
-            on_progress: Called with the bytes of the log folded so far and those to fold.
-
-        Raises:
-            BackupError: There is no such backup, or it is damaged, or it is no base.
-            InvalidCsv: There is no base, and the CSV cannot serve as one.
-        """
+        """Rebuild the CSV from a base and the log after it, whatever it holds now; see `EventCsv.replay`."""
         self.check()
         if backup is None:
             return self._exclusively(self._starts.of_replay, on_progress)

@@ -69,6 +69,44 @@ class AppendError(EventCsvError):
         return self.message
 
 
+class Retry(Exception):
+    """Raised by a function of `Session.run`: this PO has to be tried again later.
+
+    It is no failure before the attempts of the run are used up; then it is one, with this reason.
+
+    Args:
+        reason: Why, for people.
+        after_s: How long to wait at least, in seconds; by default as long as after a failure.
+    """
+
+    def __init__(self, reason: str = "", after_s: float | None = None) -> None:
+        if after_s is not None and not 0 <= after_s < float("inf"):
+            raise ValueError(f"after_s: has to be a number of seconds from 0, not {after_s}")
+        super().__init__(reason, after_s)
+        self.reason = reason
+        self.after_s = after_s
+
+    def __str__(self) -> str:
+        return self.reason or "to be tried again"
+
+
+class StopRun(Exception):
+    """Raised by a function of `Session.run`: there is no point in going on, for instance as a login has expired.
+
+    The PO stays pending as it was, the workers finish what they are on, and the run ends with the reason.
+
+    Args:
+        reason: Why, for people.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason or "asked for by the job"
+
+
 class LockTimeout(EventCsvError, TimeoutError):
     """A lock was held by somebody else until the deadline."""
 

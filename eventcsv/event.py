@@ -54,12 +54,20 @@ def is_failure(status: str, message: str = "") -> bool:
     return message != "" or status.strip(BLANKS).upper() in FAILED
 
 
+ATTEMPT: Final = "attempt"
+UNTIL: Final = "until"
+REASON: Final = "reason"
+"""What a line says of a PO that was taken up again, or put back: which attempt, until when it waits, and why."""
+
+
 class Kind(StrEnum):
-    """What a line says: a result, a PO taken up, cells that a person changed, half a line before it, of a segment."""
+    """What a line says: a result, a PO taken up or put back, cells that a person changed, and what is of no PO."""
 
     RESULT = "result"
     STARTED = "started"
+    DEFERRED = "deferred"
     EDIT = "edit"
+    STOPPED = "stopped"
     TORN = "torn"
     HEADER = "header"
     SEAL = "seal"
@@ -89,17 +97,43 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A PO that a worker took up and that has no result yet: being worked on, or left so by a run that died.
+    """A PO that is neither done with nor at rest: a worker is on it, or has died on it, or it waits to be tried again.
 
     Attributes:
         key: The PO.
-        id: The id of the event that took it up; it begins with the run's and the worker's.
+        id: The id of the event that took it up, or put it back; it begins with the run's and the worker's.
         ts: When that was, ISO 8601 in UTC.
+        attempt: Which attempt that was, from 1.
+        until: When the next attempt may begin, ISO 8601 in UTC; "" while a worker is on it.
+        reason: Why there has to be another one.
     """
 
     key: str
     id: str
     ts: str
+    attempt: int = 1
+    until: str = ""
+    reason: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody is on it, and it is to be tried again."""
+        return self.until != ""
+
+
+MOVES: Final = (Kind.STARTED.value, Kind.DEFERRED.value, Kind.RESULT.value)
+"""The kinds of lines after which `in_flight_after` knows where a PO is."""
+
+
+def in_flight_after(event: Event, key: str) -> InFlight | None:
+    """Return where a PO is after an event that took it up, put it back or ended it; None when it is at rest."""
+    number, until = event.cells.get(ATTEMPT, "1"), event.cells.get(UNTIL, "")
+    attempt = int(number) if number.isascii() and number.isdecimal() else 1
+    if event.kind == Kind.STARTED:
+        return InFlight(key, event.id, event.ts, attempt)
+    if event.kind == Kind.DEFERRED and until:
+        return InFlight(key, event.id, event.ts, attempt, until, event.cells.get(REASON, ""))
+    return None
 
 
 # --- the columns -------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eventcsv.log.interface import ProgressCallback
     from eventcsv.log.types import Damage, Position
     from eventcsv.report.model import Report
+    from eventcsv.run.plan import Planned
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup
     from eventcsv.view.compact_result import CompactResult
@@ -172,6 +173,37 @@ class EventCsv(Recorder):
         from eventcsv.view.progress import pending_of
 
         return pending_of(self._compactor.project().table, done)
+
+    def plan(
+        self,
+        *,
+        only: Collection[str] | None = None,
+        status: Collection[str] | None = None,
+        order_by: str | None = None,
+        limit: int | None = None,
+        done: Collection[str] = DONE,
+    ) -> list[Planned]:
+        """Return the POs that `Session.run` would work on, in its order, with the attempts so far. Writes nothing.
+
+        Args:
+            only: These POs only, as far as they are pending.
+            status: Only what has one of these STATUS words now; "" for none yet.
+            order_by: The column that says the order; with "-" before its name the greatest first.
+            limit: So many at most.
+            done: The STATUS words that count as done, case aside.
+
+        Raises:
+            ValueError: An argument makes no sense: a PO is in no row, there is no such column.
+        """
+        from eventcsv.run.choice import Choice  # the operator side
+        from eventcsv.run.plan import plan  # the same
+
+        choice = Choice.of(only=only, status=status, order_by=order_by, limit=limit)
+        return plan(self._compactor.project(), self.log, choice, done, csv_path=self.csv_path)
+
+    def columns(self) -> list[str]:
+        """Return the names of the columns of the CSV, by the log's present end. Writes nothing."""
+        return list(self._compactor.project().table.names)
 
     def doubtful_statuses(self, *, done: Collection[str] = DONE) -> dict[str, int]:
         """Return what stands in STATUS of a list before its first run that is no word of ours, or says done.

@@ -23,8 +23,10 @@ from eventcsv.cli.wording import (
     session_of,
     size,
     statuses,
+    time_of_day,
     trouble_of,
     unknown_of,
+    waiting_of,
     with_rows,
 )
 from eventcsv.event import Status, done_words
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from eventcsv.log.copy import CopyResult
     from eventcsv.log.types import Damage
     from eventcsv.report.model import Report
+    from eventcsv.run.plan import Planned
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session
     from eventcsv.view.backup import Backup
@@ -146,8 +149,12 @@ def progress_lines(progress: Progress) -> Iterator[str]:
         yield line("CSV", trouble_of(progress))
     if progress.last_edit:
         yield from edit_lines(progress.last_edit)
+    if progress.stopped:
+        yield line("stopped", f"the last run, by {progress.stopped}")
     if progress.in_flight:
         yield line("in flight", in_flight_of(progress))
+    if progress.waiting:
+        yield line("waiting", waiting_of(progress))
     if progress.failures:
         yield line("failed", f"{len(progress.failures):,}, the latest last:")
         for failure in progress.failures[-SHOWN:]:
@@ -202,7 +209,13 @@ def doubtful_lines(
 
 
 def run_lines(
-    csv_path: str, result: RunResult, progress: Progress | None, backup: Backup, trouble: str, *, done: Collection[str]
+    csv_path: str,
+    result: RunResult,
+    progress: Progress | None,
+    backup: Backup,
+    trouble: str,
+    *,
+    done: Collection[str],
 ) -> Iterator[str]:
     """Say what a run did; without progress, the trouble with the CSV that keeps it from being known."""
     state = f"{done_of(progress)}, {progress.pending:,} pending" if progress else "could not be brought up to date"
@@ -219,16 +232,44 @@ def run_lines(
         yield line("elsewhere", f"{result.elsewhere:,} finished or taken over by other hosts meanwhile")
     for edit in result.edits:
         yield from edit_lines(edit)
-    if result.again:
-        yield line("again", f"{len(result.again):,} set back by hand after this run had done them: {few(result.again)}")
+    yield from _again_lines(result)
     yield from _left_over_lines(result)
     yield from _failed_lines(result)
     if result.by_status.get(Status.NO_ATTACHMENTS) and Status.NO_ATTACHMENTS not in done_words(done):
         yield line("pending", "NO_ATTACHMENTS counts as pending: the next run does it again, unless both words are")
         yield line("", "named as done: --done COMPLETED --done NO_ATTACHMENTS")
+    yield line("backup", f"{near(backup.path)} (the CSV as the run found it)")
+    yield from _stopped_lines(result)
+
+
+def _stopped_lines(result: RunResult) -> Iterator[str]:
+    """Say why a run stopped, and what most failures had in common: the last lines may be all that is read."""
+    if result.notice:
+        yield line("note", result.notice)
     if result.stopped:
         yield line("stopped", f"by {result.stopped}; run it again to go on")
-    yield line("backup", f"{near(backup.path)} (the CSV as the run found it)")
+        if result.failed and not result.stopped.startswith("SIG"):
+            yield line("", most_frequent(result.failed))
+
+
+def most_frequent(outcomes: Sequence[Outcome]) -> str:
+    """Name what most failures say."""
+    groups: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        message = message_of(outcome.message)
+        groups.setdefault(pattern_of(message, outcome.key), []).append(message)
+    pattern, alike = max(groups.items(), key=lambda item: len(item[1]))
+    message = alike[0] if len(set(alike)) == 1 else pattern
+    return f"{len(alike):,} of {counted(len(outcomes), 'failure')} said: {message}"
+
+
+def plan_lines(csv_path: str, planned: Sequence[Planned]) -> Iterator[str]:
+    """Say what a run would work on."""
+    yield f"{near(csv_path)}: {counted(len(planned), 'PO')} would be worked on, in this order"
+    for item in planned:
+        tried = f"tried {item.attempts:,} {'time' if item.attempts == 1 else 'times'}" if item.attempts else "not tried"
+        until = f", waits until {time_of_day(item.until)}" if item.until else ""
+        yield f"  {item.key}  {item.status or '(none yet)'}  {tried}{until}"
 
 
 def run_record(session: Session, result: RunResult, progress: Progress | None, trouble: str) -> dict[str, Any]:
@@ -241,6 +282,16 @@ def run_record(session: Session, result: RunResult, progress: Progress | None, t
         "damage": session.damage,
         "not_compacted": trouble or None,
     }
+
+
+def _again_lines(result: RunResult) -> Iterator[str]:
+    """Say what was done more than once, and what is to be."""
+    if result.again:
+        yield line("again", f"{len(result.again):,} set back by hand after this run had done them: {few(result.again)}")
+    if result.retried:
+        yield line("attempts", f"{result.retried:,} beyond the first ones")
+    if result.waiting:
+        yield line("waiting", f"{len(result.waiting):,} to be tried again: {few(result.waiting)}")
 
 
 def _left_over_lines(result: RunResult) -> Iterator[str]:

@@ -191,11 +191,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, fo
 # --- of `run` ----------------------------------------------------------------------------------------------------
 
 Function = Annotated[
-    str,
+    str | None,
     typer.Argument(
-        metavar="MODULE:FUNCTION",
-        help="What to do with a PO, as `jobs:download` for `def download(key, row)` in jobs.py. It returns a "
-        "mapping from column names to values, or a STATUS; STATUS is COMPLETED when it names none.",
+        metavar="[MODULE:FUNCTION]",
+        help="What to do with a PO, as `jobs:download` for `def download(key, row)` in jobs.py, which may be async. It "
+        "returns a mapping from column names to values, or a STATUS; STATUS is COMPLETED when it names none.",
         show_default=False,
     ),
 ]
@@ -246,6 +246,95 @@ RefreshS = Annotated[
     float,
     typer.Option(
         "--refresh", metavar="SECONDS", callback=_seconds_from(0.01), help="How far CSV may be behind the log."
+    ),
+]
+_CHOICE: Final = "Which POs"
+_STEERING: Final = "Attempts, pace and brake"
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="KEY",
+        help="Work on this PO only; can be given several times. - reads keys from standard input, one a line.",
+        rich_help_panel=_CHOICE,
+    ),
+]
+OnlyStatus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help="Work only on what stands so now, as ERROR; can be given several times. '' is none yet.",
+        rich_help_panel=_CHOICE,
+    ),
+]
+OrderBy = Annotated[
+    str | None,
+    typer.Option(
+        "--order-by",
+        metavar="COLUMN",
+        help="Begin with the least in this column: numbers, then texts, empty ones last. -COLUMN begins with the "
+        "greatest. [default: the order of CSV]",
+        rich_help_panel=_CHOICE,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="COUNT", min=1, help="Work on so many POs at most.", rich_help_panel=_CHOICE),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only show which POs would be worked on, in their order, and how often they were tried. Writes nothing.",
+        rich_help_panel=_CHOICE,
+    ),
+]
+AttemptsOf = Annotated[
+    int,
+    typer.Option(
+        "--attempts",
+        metavar="COUNT",
+        min=1,
+        help="Try a PO that fails so often, after the others.",
+        rich_help_panel=_STEERING,
+    ),
+]
+RetryAfterS = Annotated[
+    float,
+    typer.Option(
+        "--retry-after",
+        metavar="SECONDS",
+        callback=_seconds_from(0),
+        help="How long the second attempt waits; each further one twice as long, up to an hour.",
+        rich_help_panel=_STEERING,
+    ),
+]
+Halt = Annotated[
+    str | None,
+    typer.Option(
+        "--halt",
+        metavar="COUNT|SHARE",
+        help="End the run when so many POs in a row failed, as 20, or such a share of the last 100, as 30%.",
+        rich_help_panel=_STEERING,
+    ),
+]
+RateOf = Annotated[
+    str | None,
+    typer.Option(
+        "--rate",
+        metavar="COUNT/UNIT",
+        help="Begin no more POs than that, all workers together: 30/min, 2/s, 500/h.",
+        rich_help_panel=_STEERING,
+    ),
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--output-dir",
+        metavar="DIR",
+        file_okay=False,
+        help="With a command behind --: keep what it prints there, a file a PO, instead of showing it.",
     ),
 ]
 Yes = Annotated[

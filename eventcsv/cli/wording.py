@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from eventcsv.view.progress import Progress
 
 SHOWN: Final = 10
-STOPPING: Final = "stopping once what is in flight is finished; Ctrl-C again stops now"
 _MEGABYTE: Final = 1_000_000
 _KILOBYTE: Final = 1_000
 _WIDEST_MESSAGE: Final = 160
@@ -80,10 +79,10 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def time_of_day(moment: str) -> str:
+def time_of_day(moment: str, *, seconds: bool = False) -> str:
     """Return the time of day of a moment, here."""
     try:
-        return datetime.fromisoformat(moment).astimezone().strftime("%H:%M")
+        return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S" if seconds else "%H:%M")
     except ValueError:
         return moment
 
@@ -122,7 +121,21 @@ def in_flight_of(progress: Progress) -> str:
     """Name what is in flight, and for how long."""
     now = datetime.now(UTC)
     what = "" if progress.session else "when the last run died: "
-    return what + few([f"{item.key} ({_since(item, now)})" for item in progress.in_flight])
+    return what + few([f"{item.key} ({_attempt(item)}{_since(item, now)})" for item in progress.in_flight])
+
+
+def waiting_of(progress: Progress) -> str:
+    """Name what waits for another attempt, until when, and why."""
+    named = [
+        f"{item.key} ({item.attempt:,}x, next {time_of_day(item.until, seconds=True)}: {message_of(item.reason)})"
+        for item in progress.waiting[:3]
+    ]
+    more = len(progress.waiting) - len(named)
+    return f"{len(progress.waiting):,} for another attempt: {', '.join(named)}{f' and {more:,} more' if more else ''}"
+
+
+def _attempt(item: InFlight) -> str:
+    return f"attempt {item.attempt:,} " if item.attempt > 1 else ""
 
 
 def _since(item: InFlight, now: datetime) -> str:
@@ -145,6 +158,12 @@ def trouble_of(progress: Progress) -> str:
     return f"not kept current{since}: {masked(progress.trouble)}. All of this is counted from the log"
 
 
+def stopping_by(reason: str) -> str:
+    """Say that a run is coming to its end, and why unless somebody has just asked for it."""
+    why = "" if reason.startswith("SIG") else f"by {reason}: "
+    return f"{why}stopping once what is in flight is finished; Ctrl-C again stops now"
+
+
 # --- each in one line --------------------------------------------------------------------------------------------
 
 
@@ -152,6 +171,7 @@ def progress_line(progress: Progress) -> str:
     """Say how far a job is in one line, for logs."""
     parts = [done_of(progress), rate_of(progress)]
     parts += [f"{len(progress.failures):,} failed"] * bool(progress.failures)
+    parts += [f"{len(progress.waiting):,} waiting to be tried again"] * bool(progress.waiting)
     parts += [f"{len(progress.damage):,} damaged"] * bool(progress.damage)
     parts += [trouble_of(progress)] * bool(progress.trouble)
     return f"{time.strftime('%H:%M:%S')}  {'; '.join(parts)}"

@@ -51,6 +51,9 @@ class Tasks(Protocol):
     def expects_more(self) -> bool:
         """Tell whether there may be more tasks later, though none waits now."""
 
+    def due_in_s(self) -> float:
+        """Return after how many seconds there will be one that has to wait until then; infinity when there is none."""
+
     def has_lapsed(self, task: Task) -> bool:
         """Tell whether a task is not this pool's any more, so that its worker has to be stopped."""
 
@@ -139,7 +142,7 @@ class Pool:
                 if not busy and (stopping() or not (self.tasks.waiting() or self.tasks.expects_more())):
                     return
                 ends = {worker.connection: worker for worker in self._workers}
-                for end in wait(list(ends), _TICK_S):
+                for end in wait(list(ends), min(_TICK_S, self.tasks.due_in_s())):
                     self._listen(ends[end])  # type: ignore[index]  # what is waited for is what comes back
                 self._check_for_deaths()
                 self._check_deadlines()

@@ -11,7 +11,9 @@ from eventcsv import masking
 from eventcsv.errors import AppendError, ClaimLost, ServerError
 from eventcsv.event import COLUMNS, FAILED, Kind, Status
 from eventcsv.log.history import history
+from eventcsv.run.steering import Brake
 from eventcsv.worker.messages import Outcome
+from eventcsv.worker.work import tried_again
 
 if TYPE_CHECKING:
     from eventcsv.event import Event
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _MOST_UNRECORDED: Final = 10
+_SO_MANY: Final = 20  # when so many fail at first, it is most likely nothing of theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,14 @@ class RunResult:
             claim can be made, longer than 2,000 bytes; mend them there.
         unrecorded: What could not be recorded; those POs stay pending.
         lost_workers: How many workers died or were stopped in the middle of a PO.
-        stopped: What stopped the run early, a signal or that nothing could be recorded, or None.
+        stopped: What stopped the run early: a signal, the job (`StopRun`), its brake, or that nothing could be
+            recorded; or None.
         duration_s: How long it took, in seconds.
         edits: What the saves of the CSV did that were taken over as the session began or since.
         again: POs that this run had finished and worked on again, since somebody set their STATUS back.
+        waiting: POs that were still to be tried again when the run ended.
+        retried: How many attempts there were beyond the first one of each PO.
+        notice: What whoever reads this should know: that all failed from the first one on; or "".
     """
 
     processed: int
@@ -58,6 +65,9 @@ class RunResult:
     duration_s: float
     edits: tuple[Edit, ...] = ()
     again: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    retried: int = 0
+    notice: str = ""
 
 
 class Run:
@@ -67,13 +77,19 @@ class Run:
         job: Where results are recorded.
         todo: What there is to do.
         writer: What the ids of this session's events begin with.
+        halt: When so much has failed that there is no point in going on.
 
     Attributes:
         hopeless: Why there is no point in going on, or "".
+        notice: What whoever watches should know, or "".
     """
 
-    def __init__(self, job: Recorder, todo: Todo, writer: str) -> None:
+    def __init__(self, job: Recorder, todo: Todo, writer: str, *, halt: int | str | None = None) -> None:
         self.hopeless = ""
+        self.notice = ""
+        self._halts = halt is not None
+        self._brake = Brake(halt)
+        self._waiting: dict[str, Outcome] = {}
         self._job = job
         self._todo = todo
         self._writer = writer
@@ -86,21 +102,51 @@ class Run:
 
     def finished(self, outcome: Outcome) -> None:
         """Take note of what came of a PO."""
-        is_recorded = not (outcome.taken_over or outcome.unrecorded)
-        self._todo.finish(outcome.key, recorded=is_recorded)
+        self._waiting.pop(outcome.key, None)
+        if outcome.stop and not self.hopeless:
+            self.hopeless = f"the job itself: {outcome.stop}"
+            masking.get_logger().warning("run.stopped", key=outcome.key, reason=outcome.stop)
         if outcome.taken_over:
+            self._todo.finish(outcome.key, recorded=False)
             self._taken_over += 1
             masking.get_logger().warning("po.taken_over", key=outcome.key, reason=outcome.message)
         elif outcome.unrecorded:
+            self._todo.finish(outcome.key, recorded=False)
             self._note_unrecorded(outcome, outcome.unrecorded)
         else:
             self._unrecorded_in_a_row = 0
-            self._by_status[outcome.status] += 1
-            if outcome.status in FAILED:
-                self._failed.append(outcome)
-                masking.get_logger().info(
-                    "po.failed", key=outcome.key, error=outcome.message, exception=outcome.details or None
-                )
+            self._note_recorded(outcome)
+
+    def _note_recorded(self, outcome: Outcome) -> None:
+        failed = outcome.status in FAILED
+        if outcome.status:
+            self._brake.note(outcome.key, failed=failed)
+            if self._brake.reason and not self.hopeless:
+                self.hopeless = f"itself, as {self._brake.reason}"
+                masking.get_logger().warning("run.stopped", reason=self._brake.reason)
+            if self._brake.failed_at_first >= _SO_MANY and not (self._halts or self.notice):
+                self.notice = f"the first {_SO_MANY} POs all failed; --halt 20 (halt=20) ends such a run early"
+                masking.get_logger().warning("run.all_failed", advice=self.notice)
+        if failed:
+            masking.get_logger().info(
+                "po.failed", key=outcome.key, error=outcome.message, exception=outcome.details or None
+            )
+        if outcome.wait_s is not None:
+            self._waiting[outcome.key] = outcome
+            self._todo.wait(outcome.key, outcome.wait_s)
+            masking.get_logger().info(
+                "po.waits", key=outcome.key, attempt=outcome.attempt, wait_s=outcome.wait_s, reason=outcome.message
+            )
+        elif outcome.status:
+            self._todo.finish(outcome.key, recorded=True)
+            self._count(outcome)
+        else:
+            self._todo.put_back(outcome.key)
+
+    def _count(self, outcome: Outcome) -> None:
+        self._by_status[outcome.status] += 1
+        if outcome.status in FAILED:
+            self._failed.append(outcome)
 
     def _note_unrecorded(self, outcome: Outcome, event: Event) -> None:
         self._unrecorded.append(outcome)
@@ -140,8 +186,9 @@ class Run:
             return None
         if last is None or not has_result:
             last = self._job.emit_result(task.key, Status.ERROR, error_message=reason)
-        cells = last.cells
-        return Outcome(task.key, cells.get(self._job.status_column, ""), cells.get(COLUMNS["error_message"], ""))
+            self._job.hold(task.key, None)  # a result ends the claim
+        status, message = (last.cells.get(name, "") for name in (self._job.status_column, COLUMNS["error_message"]))
+        return tried_again(self._job, task, Outcome(task.key, status, message, attempt=task.attempt))
 
     def _last_of(self, task: Task) -> Event | None:
         """Return the last event of a PO that is ours, as far as it can be read."""
@@ -159,8 +206,11 @@ class Run:
         return last
 
     def result(self, *, stopped: str | None, edits: tuple[Edit, ...], duration_s: float) -> RunResult:
-        """Return what was done."""
+        """Return what was done; what waits for another attempt has failed for now."""
         todo = self._todo
+        for outcome in self._waiting.values():
+            if outcome.status:
+                self._count(outcome)
         return RunResult(
             processed=self._by_status.total(),
             by_status=dict(self._by_status.most_common()),
@@ -175,4 +225,7 @@ class Run:
             duration_s=duration_s,
             edits=edits,
             again=tuple(todo.again),
+            waiting=tuple(self._waiting),
+            retried=todo.retried,
+            notice=self.notice,
         )

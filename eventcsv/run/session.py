@@ -12,16 +12,19 @@ import os
 import re
 import threading
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, Literal, Self
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Final, Self
 
 from eventcsv import masking
 from eventcsv.errors import EventCsvError
 from eventcsv.event import DONE
 from eventcsv.log.interface import LEASE_S, owner_of
+from eventcsv.run.choice import Choice
+from eventcsv.run.options import Interrupted, RunOptions
 from eventcsv.run.pool import Pool
 from eventcsv.run.run import Run, RunResult
 from eventcsv.run.starting import check_callable, check_hook, check_importable, workers_possible
+from eventcsv.run.steering import Attempts
 from eventcsv.run.todo import Todo
 from eventcsv.signals import Stop, stop_signals, terminable
 from eventcsv.view.progress import pending_of
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
     from eventcsv.worker.recorder import Recorder
 
 _SESSION_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
-Interrupted = Literal["retry", "hold"]
 
 
 class Session:
@@ -91,6 +93,7 @@ class Session:
         self._accept_edit = accept_edit
         self.ended: CompactResult | None = None
         self.stop: Stop | None = None
+        self._current: Run | None = None
         self._job = job
         self._compactor = compactor
         self._lock = lock
@@ -172,6 +175,18 @@ class Session:
 
         keep_current(self._compactor, self._end, refresh_s=self._refresh_s, on_result=on_result, on_trouble=on_trouble)
 
+    @property
+    def stopping(self) -> str:
+        """Who or what has asked the present run to stop, or ""."""
+        return (self.stop.reason or "the program" if self.stop and self.stop.is_set() else "") or (
+            self._current.hopeless if self._current else ""
+        )
+
+    @property
+    def notice(self) -> str:
+        """What whoever watches the present run should know, or ""."""
+        return self._current.notice if self._current else ""
+
     def pending(self, *, done: Collection[str] = DONE) -> list[str]:
         """Return the POs that are not done, in the order of the CSV; see `EventCsv.pending`."""
         return pending_of(self._compactor.project().table, done)
@@ -187,6 +202,14 @@ class Session:
         finalizer: Finalizer | None = None,
         done: Collection[str] = DONE,
         lease_s: float = LEASE_S,
+        attempts: int = 1,
+        retry_after_s: float = 30.0,
+        halt: int | str | None = None,
+        rate: str | None = None,
+        limit: int | None = None,
+        only: Collection[str] | None = None,
+        status: Collection[str] | None = None,
+        order_by: str | None = None,
     ) -> RunResult:
         """Work through the pending POs, in the order of the CSV, with worker processes.
 
@@ -214,6 +237,18 @@ class Session:
             done: The STATUS words that count as done.
             lease_s: With a log on a server, how long other hosts wait before they take over the POs of one that died or
                 was cut off, in seconds. Runs on several hosts take different POs.
+            attempts: How often a PO that fails is tried, after the others. Attempts that a run which died has made
+                count.
+            retry_after_s: How long the second attempt waits, in seconds; each further one twice as long, up to an hour,
+                and all of them up to a quarter longer, at random. `Retry` of a function says it by itself.
+            halt: End the run once so many POs failed in a row (20), or such a share of the last 100 ("30%", of 20 at
+                least). None for never.
+            rate: No more POs begin than that, retries included: "30/min", "2/s", "500/h". None for no limit.
+            limit: Work on so many POs at most.
+            only: Work on these POs only, as far as they are pending.
+            status: Work only on what has one of these STATUS words now; "" for none yet.
+            order_by: The column that says the order: numbers as numbers, then texts, empty ones last; with "-" before
+                its name the greatest first. By default the order of the CSV.
 
         Returns:
             What was done.
@@ -223,70 +258,50 @@ class Session:
             EventCsvError: No worker could be started, or a function cannot be given to one or called.
             InvalidCsv: The CSV cannot be read.
         """
-        if workers < 1:
-            raise ValueError(f"workers: has to be 1 or more, not {workers}")
-        if timeout_s is not None and not 0 < timeout_s <= threading.TIMEOUT_MAX:
-            raise ValueError(f"timeout_s: has to be a number of seconds above 0, not {timeout_s}")
-        if not 0 < lease_s <= threading.TIMEOUT_MAX:
-            raise ValueError(f"lease_s: has to be a number of seconds above 0, not {lease_s}")
-        if interrupted not in {"retry", "hold"}:
-            raise ValueError(f'interrupted: has to be "retry" or "hold", not {interrupted!r}')
+        how = RunOptions(
+            workers=workers,
+            timeout_s=timeout_s,
+            interrupted=interrupted,
+            done=done,
+            lease_s=lease_s,
+            attempts=Attempts(attempts, retry_after_s),
+            halt=halt,
+            rate=rate,
+            choice=Choice.of(only=only, status=status, order_by=order_by, limit=limit),
+        )
         if not self._is_open or self._pid != os.getpid():
             raise EventCsvError("the session is not open here: with job.session() as session: session.run(...)")
         if not self._running.acquire(blocking=False):
             raise EventCsvError("a run of this session is on already; two would work on the same POs")
         try:
-            return self._run(
-                Work(self._job, process, initializer, finalizer),
-                workers,
-                timeout_s,
-                done,
-                hold=interrupted == "hold",
-                lease_s=lease_s,
-            )
+            return self._run(Work(self._job, process, initializer, finalizer), how)
         finally:
             self._running.release()
 
-    def _run(
-        self,
-        work: Work,
-        workers: int,
-        timeout_s: float | None,
-        done: Collection[str],
-        *,
-        hold: bool,
-        lease_s: float,
-    ) -> RunResult:
+    def _run(self, work: Work, how: RunOptions) -> RunResult:
         clock = time.perf_counter()
         check_callable(work.process)
         check_hook(work.initializer, "initializer")
         check_hook(work.finalizer, "finalizer")
         check_importable(work)
-        workers, notice = workers_possible(self._compactor.log, workers)
+        workers, notice = workers_possible(self._compactor.log, how.workers)
         if notice:
             masking.get_logger().warning("run.fewer_workers", workers=workers, reason=notice)
-        todo = Todo(
-            self._job,
-            self._compactor,
-            self._view_changed,
-            done,
-            hold=hold,
-            owner=owner_of(self._writer),
-            lease_s=lease_s,
-        )
-        run = Run(self._job, todo, self._writer)
-        size = min(workers, max(1, len(todo)))
-        pool = Pool(work, size, timeout_s, self._writer, self._numbers, todo, run)
+        todo = Todo(self._job, self._compactor, self._view_changed, how, owner=owner_of(self._writer))
+        run = Run(self._job, todo, self._writer, halt=how.halt)
+        self._current = run
+        size = min(workers, max(1, todo.expected))
+        pool = Pool(work, size, how.timeout_s, self._writer, self._numbers, todo, run)
         with stop_signals() as stop:
             self.stop = stop
             try:
-                if todo:
+                if todo.expected:
                     pool.run(lambda: stop.is_set() or bool(run.hopeless))
             finally:
-                self.stop = None
+                self.stop = self._current = None
                 todo.close()
-        return run.result(
-            stopped=stop.reason or run.hopeless or None,
-            edits=tuple(self.edits),
-            duration_s=time.perf_counter() - clock,
-        )
+        stopped = stop.reason or run.hopeless or None
+        if stopped:
+            with suppress(EventCsvError, OSError):  # it is told by the result, too
+                self._job.record_stopped(stopped)
+        return run.result(stopped=stopped, edits=tuple(self.edits), duration_s=time.perf_counter() - clock)

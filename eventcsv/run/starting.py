@@ -60,11 +60,10 @@ def check_callable(process: Process) -> None:
     """Refuse early what no worker could call.
 
     Raises:
-        EventCsvError: It is a coroutine or a generator, or does not take a PO and its row.
+        EventCsvError: It is a generator, or does not take a PO and its row.
     """
-    for is_other in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
-        if is_other(process):
-            raise EventCsvError("process: has to be a plain function; wrap a coroutine in asyncio.run()")
+    if inspect.isgeneratorfunction(process) or inspect.isasyncgenfunction(process):
+        raise EventCsvError("process: is a generator, which nobody would go through. Let it return what came of a PO")
     try:
         signature = inspect.signature(process)
     except ValueError:  # a function of C that does not tell
@@ -86,18 +85,15 @@ def check_hook(hook: Initializer | Finalizer | None, name: str) -> None:
         name: What to call it in errors.
 
     Raises:
-        EventCsvError: It is a coroutine, a generator that is no context manager, or it takes arguments.
+        EventCsvError: It is a generator that is no context manager, or it takes arguments.
     """
     if hook is None:
         return
-    if inspect.isgeneratorfunction(hook):
-        raise EventCsvError(
-            f"{name}: is a generator. Put @contextlib.contextmanager before it, and give it as initializer"
-        )
+    if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+        manager = "asynccontextmanager" if inspect.isasyncgenfunction(hook) else "contextmanager"
+        raise EventCsvError(f"{name}: is a generator. Put @contextlib.{manager} before it, and give it as initializer")
     inner = inspect.unwrap(hook)
-    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
-        raise EventCsvError(f"{name}: has to be a plain function; wrap a coroutine in asyncio.run()")
-    if name == "finalizer" and inspect.isgeneratorfunction(inner):
+    if name == "finalizer" and (inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner)):
         raise EventCsvError(f"{name}: is a context manager, which nobody would enter. Give it as initializer")
     with suppress(ValueError):  # a function of C that does not tell
         try:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
-
-import polars as pl
 
 from eventcsv import masking
 from eventcsv.errors import EventCsvError, InvalidEvent
-from eventcsv.event import BLANKS, Kind, column_id
+from eventcsv.event import BLANKS, Kind, column_id, moment_of
 from eventcsv.log.interface import Refusal
 from eventcsv.log.scan import events
-from eventcsv.view.progress import work_of
+from eventcsv.run.steering import Pace
 from eventcsv.worker.messages import Task
 from eventcsv.worker.rules import key_of
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Iterator
 
+    from eventcsv.event import InFlight
     from eventcsv.log.interface import Claims
     from eventcsv.log.types import Position
+    from eventcsv.run.options import RunOptions
     from eventcsv.view.compactor import Compactor
     from eventcsv.view.projection import Projection
     from eventcsv.worker.recorder import Recorder
@@ -37,10 +40,8 @@ class Todo:
         job: Whose POs they are.
         compactor: Knows the CSV at the log's present end.
         view_changed: Set whenever an operator may have changed what there is to do.
-        done: The STATUS words that count as done.
-        hold: Whether POs that were in flight when an earlier run died are held back.
+        how: How the run is steered.
         owner: What the run calls itself in its claims.
-        lease_s: How long a claim lasts without being renewed, in seconds.
 
     Attributes:
         interrupted: The POs that were in flight when an earlier run died.
@@ -48,6 +49,7 @@ class Todo:
         elsewhere: How many POs other hosts have finished since.
         refused: Keys that no event, or no claim, may have.
         again: POs that were finished here and are to do again, since somebody set their STATUS back.
+        retried: How many attempts were begun beyond the first one of each PO.
     """
 
     def __init__(
@@ -55,18 +57,21 @@ class Todo:
         job: Recorder,
         compactor: Compactor,
         view_changed: threading.Event,
-        done: Collection[str],
+        how: RunOptions,
         *,
-        hold: bool,
         owner: str,
-        lease_s: float,
     ) -> None:
         self._job = job
         self._compactor = compactor
         self._status = column_id(job.status_column)
         self._view_changed = view_changed
-        self._done = done
-        self._hold = hold
+        self._how = how
+        self._hold = how.interrupted == "hold"
+        self._pace = Pace(how.rate)
+        self._attempted: dict[str, int] = {}
+        self._waiting: list[tuple[float, str]] = []
+        self._again: dict[str, None] = {}
+        self._begun: set[str] = set()
         self._queue: deque[tuple[str, int]] = deque()
         self._met: set[str] = set()
         self._finished: set[str] = set()
@@ -80,32 +85,63 @@ class Todo:
         self.elsewhere = 0
         self.refused: list[str] = []
         self.again: dict[str, None] = {}
+        self.retried = 0
         folded = self._plan()
+        how.choice.check(folded, how.done, source=job.csv_path)
         self._start = folded.end.position
-        self._claims = job.log.claims(owner=owner, lease_s=lease_s, seen=self._start)
-        in_flight = {item.key for item in folded.in_flight} - (self._claims.held() if self._claims else frozenset())
-        self.interrupted = tuple(key for key, _ in self._queue if key in in_flight)
-        self.held = self.interrupted if hold else ()
+        self._claims = job.log.claims(owner=owner, lease_s=how.lease_s, seen=self._start)
+        unfinished = {item.key: item for item in folded.in_flight}
+        for key in self._claims.held() if self._claims else ():
+            unfinished.pop(key, None)
+        self.interrupted = tuple(key for key, _ in self._queue if key in unfinished and not unfinished[key].waits)
+        self.held = self.interrupted if self._hold else ()
         self._met.update(self.held)
+        self._go_on(unfinished.values())
         self._queue = deque(item for item in self._queue if item[0] not in self._met)
 
     def __len__(self) -> int:
-        return len(self._queue)
+        """Return how many POs could begin now if it were not for their pace."""
+        limit = self._how.choice.limit
+        if limit is None or self._is_full:  # then those in the queue had begun before
+            return len(self._queue)
+        return min(len(self._queue), limit - len(self._begun))
+
+    @property
+    def expected(self) -> int:
+        """How many POs are known to be worked on, now or later."""
+        return len(self) + len(self._waiting)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._how.choice.limit is not None and len(self._begun) >= self._how.choice.limit
+
+    def _go_on(self, unfinished: Iterable[InFlight]) -> None:
+        """Count the attempts that an earlier run has made, and let wait what it had let wait."""
+        now, clock = datetime.now(UTC), time.monotonic()
+        chosen = {key for key, _ in self._queue}
+        for item in unfinished:
+            self._attempted[item.key] = item.attempt
+            if item.waits and item.key in chosen and (wait_s := _seconds_until(item.until, now)) > 0:
+                heappush(self._waiting, (clock + wait_s, item.key))
+                self._met.add(item.key)
 
     def _plan(self) -> Projection:
         """Find what is still to do, by the CSV as it is now."""
         self._view_changed.clear()
         folded = self._compactor.project()
-        pending = work_of(folded.table, self._done).filter(~pl.col("done"))
-        self._take_up_again(folded.end.position, set(pending.get_column("key")))
+        pending, chosen = self._how.choice.of_pending(folded, self._how.done)
+        self._row_of = dict(pending.select("key", "row").iter_rows())
+        self._take_up_again(folded.end.position, self._row_of.keys())
         self._rows, self._names = folded.table.rows_as_text(), folded.table.names
-        for key in pending.get_column("key"):
+        for key in chosen.get_column("key"):
             if key not in self._met and not _is_key(key):
                 self._refuse(key)
-        self._queue = deque(item for item in pending.select("key", "row").iter_rows() if item[0] not in self._met)
+        fresh = [] if self._is_full else chosen.select("key", "row").iter_rows()
+        self._queue = deque(item for item in fresh if item[0] not in self._met)
+        self._queue.extend((key, self._row_of[key]) for key in self._again if key in self._row_of)
         return folded
 
-    def _take_up_again(self, end: Position, pending: set[str]) -> None:
+    def _take_up_again(self, end: Position, pending: Collection[str]) -> None:
         """Let POs be worked on again whose STATUS somebody has set back after this run had finished them."""
         start, self._edits_seen = self._edits_seen, end
         if start is None or start == end:
@@ -121,6 +157,7 @@ class Todo:
                     self._met.discard(key)
                     self.again[key] = None
                     self._reset_at[key] = end
+                    self._attempted.pop(key, None)
                     masking.get_logger().info("po.again", key=key)
 
     def _refuse(self, key: str) -> None:
@@ -131,7 +168,7 @@ class Todo:
     # --- what the pool asks ---
 
     def waiting(self) -> int:
-        """Return how many POs nobody has been given yet, by the CSV as it is now."""
+        """Return how many POs nobody has been given yet and could begin now, by the CSV as it is now."""
         if self._view_changed.is_set() or not (self._queue or self._held_elsewhere or self._exhausted):
             try:
                 self._plan()
@@ -139,9 +176,31 @@ class Todo:
                 masking.get_logger().warning("run.not_planned_again", csv=self._job.csv_path, error=str(error))
             self._exhausted = not self._queue
             self._held_elsewhere.clear()  # they are in the plan again
+        clock = time.monotonic()
+        if not len(self):
+            self._queue.extend(self._due(clock))
+        if self._pace.wait_s(clock):
+            return 0
         if self._claims:
             self._claim_next(self._claims)
-        return len(self._queue)
+        return len(self)
+
+    def _due(self, clock: float) -> Iterator[tuple[str, int]]:
+        """Yield the POs that have waited long enough to be tried again, unless somebody has done them meanwhile."""
+        while self._waiting and self._waiting[0][0] <= clock:
+            _, key = heappop(self._waiting)
+            if key in self._row_of:
+                self._again[key] = None
+                yield key, self._row_of[key]
+
+    def due_in_s(self) -> float:
+        """Return after how many seconds a PO may begin that has to wait until then; infinity when none has."""
+        clock = time.monotonic()
+        if len(self):
+            return self._pace.wait_s(clock) or float("inf")
+        if self._waiting:
+            return max(0.0, self._waiting[0][0] - clock, self._pace.wait_s(clock))
+        return float("inf")
 
     def _claim_next(self, claims: Claims) -> None:
         """Bring to the front a PO that is claimed for this run; those that others work on wait at the side."""
@@ -158,7 +217,9 @@ class Todo:
             if found is Refusal.HELD:
                 self._waited_for.add(key)
                 self._held_elsewhere.append(item)
-            elif found is Refusal.FINISHED:
+                continue
+            self._again.pop(key, None)
+            if found is Refusal.FINISHED:
                 self.elsewhere += 1
                 self._met.add(key)
             elif found is Refusal.TOO_LONG:
@@ -194,8 +255,8 @@ class Todo:
         self._met.add(key)
 
     def expects_more(self) -> bool:
-        """Tell whether other hosts work on POs, which they may give back by dying."""
-        return bool(self._held_elsewhere)
+        """Tell whether POs wait for their time, or others are worked on by hosts that may give them back by dying."""
+        return bool(self._held_elsewhere or self._waiting or len(self))
 
     def has_lapsed(self, task: Task) -> bool:
         """Tell whether another host may have taken over a PO by now."""
@@ -205,10 +266,20 @@ class Todo:
         """Return the next PO with its row."""
         key, row = self._queue.popleft()
         self._met.add(key)
-        return Task(key, dict(zip(self._names, self._rows.row(row), strict=True)), self._tokens.get(key))
+        self._again.pop(key, None)
+        self.retried += key in self._begun
+        self._begun.add(key)
+        if self._is_full:
+            self._queue = deque((key, self._row_of[key]) for key in self._again if key in self._row_of)
+        self._pace.begin(time.monotonic())
+        attempt = self._attempted[key] = self._attempted.get(key, 0) + 1
+        cells = dict(zip(self._names, self._rows.row(row), strict=True))
+        return Task(key, cells, self._tokens.get(key), attempt, self._how.attempts.wait_s(attempt))
 
     def returned(self, task: Task) -> None:
         """Take back a PO that nobody has begun."""
+        self._attempted[task.key] = task.attempt - 1
+        self._begun.discard(task.key)
         if self._claims:
             self._claims.release(task.key)
             self._tokens.pop(task.key, None)
@@ -231,6 +302,23 @@ class Todo:
         if recorded:
             self._finished.add(key)
 
+    def wait(self, key: str, wait_s: float) -> None:
+        """Let a PO wait for its next attempt, which another host may make as well."""
+        self._put_aside(key)
+        heappush(self._waiting, (time.monotonic() + wait_s, key))
+
+    def put_back(self, key: str) -> None:
+        """Leave a PO as it was, and begin it no more in this run."""
+        self._put_aside(key)
+        self._attempted.pop(key, None)
+
+    def _put_aside(self, key: str) -> None:
+        if self._claims:
+            self._claims.release(key)
+            self._tokens.pop(key, None)
+            with suppress(EventCsvError):  # else what this run has recorded itself counts as another host's result
+                self._reset_at[key] = self._job.log.end().position
+
     def is_taken_over(self, task: Task) -> bool:
         """Tell whether another host has taken over a PO, by the server; no when it does not answer."""
         return self._claims is not None and self._claims.is_taken_over(task.key)
@@ -243,6 +331,11 @@ class Todo:
         """Give back what is claimed."""
         if self._claims:
             self._claims.close()
+
+
+def _seconds_until(ts: str, now: datetime) -> float:
+    moment = moment_of(ts)
+    return (moment - now).total_seconds() if moment else 0.0
 
 
 def _is_key(text: str) -> bool:

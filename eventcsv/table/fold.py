@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from eventcsv import masking
-from eventcsv.event import BLANKS, COLUMNS, InFlight, Kind, column_id
+from eventcsv.event import BLANKS, COLUMNS, MOVES, InFlight, Kind, column_id, in_flight_after
 from eventcsv.table.frames import SET
 from eventcsv.table.table import Table, raw_of, with_columns_added
 
@@ -26,7 +26,6 @@ FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 
 _MERGE_ROWS: Final = 200_000
 _MERGE_TIMES: Final = 2  # what was merged before is merged again: less often for more memory
-_MOVES: Final = [Kind.RESULT.value, Kind.STARTED.value]
 SETTING: Final = [Kind.RESULT.value, Kind.EDIT.value]
 """The kinds of lines that set cells."""
 
@@ -44,7 +43,7 @@ class Fold:
 
     Attributes:
         events: How many results were folded; what people changed is folded as well, and counted as none.
-        in_flight: The POs that were taken up and have no result yet, by key.
+        in_flight: The POs that were taken up and have no result yet, or wait to be tried again, by key.
     """
 
     def __init__(
@@ -95,15 +94,15 @@ class Fold:
             self._reduce()
 
     def _follow_flights(self, frame: pl.DataFrame, event_of: Callable[[int], Event]) -> None:
-        if not self.in_flight and not (frame.get_column("kind") == Kind.STARTED.value).any():
+        if not self.in_flight and not frame.get_column("kind").is_in([Kind.STARTED.value, Kind.DEFERRED.value]).any():
             return
-        moves = frame.select("key", "kind").with_row_index("row").filter(pl.col("kind").is_in(_MOVES))
+        moves = frame.select("key", "kind").with_row_index("row").filter(pl.col("kind").is_in(MOVES))
         last = moves.group_by("key").last()
         for key in last.filter(pl.col("key").is_in(list(self.in_flight))).get_column("key"):
             del self.in_flight[key]
-        for key, row in last.filter(pl.col("kind") == Kind.STARTED.value).select("key", "row").sort("row").iter_rows():
-            event = event_of(row)
-            self.in_flight[key] = InFlight(key, event.id, event.ts)
+        for key, row in last.filter(pl.col("kind") != Kind.RESULT.value).select("key", "row").sort("row").iter_rows():
+            if item := in_flight_after(event_of(row), key):
+                self.in_flight[key] = item
 
     def _part(self, results: pl.DataFrame, is_edit: pl.Series) -> pl.DataFrame:
         """Return the key of each line and its texts, in columns called `SET` and their `unguarded_id`."""

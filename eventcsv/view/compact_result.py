@@ -108,7 +108,7 @@ def result_of(csv_path: str, projection: Projection, published: Published, edit:
         over_long=tuple(_over_long(table)) if published.changed else (),
         damage=projection.damage,
         torn=projection.torn,
-        in_flight=projection.in_flight,
+        in_flight=tuple(item for item in projection.in_flight if not item.waits),
         position=projection.end.position,
         base=published.base,
         kept=published.kept,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from eventcsv.event import BLANKS, COLUMNS, FAILED, Event, InFlight, Kind, done_words, seconds_since, utc_text
+from eventcsv.event import BLANKS, COLUMNS, FAILED, REASON, InFlight, Kind, done_words, seconds_since, utc_text
 from eventcsv.log.scan import placed_events
 from eventcsv.table.table import text_of
 
@@ -76,6 +76,8 @@ class Progress:
         rows: How many rows with a key there are; more than POs when keys are on several rows.
         repeated: Keys that are on several rows, with how many; each of those rows gets the results of the key.
         mangled: Keys that a spreadsheet has made numbers of, as 4,5E+15, so that their digits are lost.
+        waiting: The POs that wait to be tried again, the next one first.
+        stopped: Why the last run stopped early, or "".
     """
 
     csv_path: str
@@ -101,6 +103,8 @@ class Progress:
     rows: int = 0
     repeated: Mapping[str, int] = field(default_factory=dict)
     mangled: tuple[str, ...] = ()
+    waiting: tuple[InFlight, ...] = ()
+    stopped: str = ""
 
 
 def work_of(table: Table, done: Collection[str] | str) -> pl.DataFrame:
@@ -174,9 +178,11 @@ def measure(
     work = work_of(projection.table, done)
     finished = int(work.get_column("done").sum())
     pending = work.height - finished
-    rate_per_min = _rate_per_min(log, projection, now)
+    tail = _Tail(log, projection, now)
+    rate_per_min = tail.rate_per_min()
     keys = (every := projection.table.keys()).filter(every != "")
     open_keys = set(work.filter(~pl.col("done")).get_column("key")) if projection.in_flight else set()
+    still = [item for item in projection.in_flight if item.key in open_keys]
     return Progress(
         csv_path=csv_path,
         total=work.height,
@@ -187,7 +193,7 @@ def measure(
         eta_s=60.0 * pending / rate_per_min if rate_per_min else None,
         failures=_failures(projection.table, work),
         session=session,
-        in_flight=tuple(item for item in projection.in_flight if item.key in open_keys),
+        in_flight=tuple(item for item in still if not item.waits),
         unknown=len(projection.rowless),
         behind=projection.events,
         damage=projection.damage,
@@ -196,6 +202,8 @@ def measure(
         rows=keys.len(),
         repeated=_counted(keys.filter(keys.is_duplicated())) if work.height < keys.len() else {},
         mangled=tuple(keys.filter(keys.str.contains(_MANGLED)).unique(maintain_order=True)),
+        waiting=tuple(sorted((item for item in still if item.waits), key=lambda item: item.until)),
+        stopped=tail.stopped() if session is None else "",
     )
 
 
@@ -219,25 +227,46 @@ def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:
     return tuple(Failure(*row) for row in ordered.iter_rows())
 
 
-def _rate_per_min(log: Log, projection: Projection, now: datetime) -> float:
-    """Count the POs that got a result lately, in the tail of the active segment."""
-    end = projection.end.position
-    since = utc_text(now - timedelta(seconds=WINDOW_S))
-    size_bytes = _FIRST_TAIL_BYTES
-    while True:
-        found = [event for chunk in log.tail(end, size_bytes) for _, event in placed_events(chunk)]
-        reaches_back = size_bytes >= end.offset_bytes or bool(found and found[0].ts < since)
-        if reaches_back or size_bytes >= _LONGEST_TAIL_BYTES:
-            break
-        size_bytes *= 4
-    recent = {event.key for event in found if event.ts >= since and event.kind == Kind.RESULT}
-    if not recent:
-        return 0.0
-    return 60.0 * len(recent) / _span_s(log, end.segment, found, now, whole=size_bytes >= end.offset_bytes)
+class _Tail:
+    """What was recorded lately, by the tail of the active segment.
 
+    Args:
+        log: The event log.
+        projection: The CSV at the log's present end.
+        now: The time, with its time zone.
+    """
 
-def _span_s(log: Log, segment: int, found: list[Event], now: datetime, *, whole: bool) -> float:
-    """Return the time over which the rate is counted: the window, or what the segment covers of it."""
-    began = str((log.header(segment) or {}).get("ts", "")) if whole else found[0].ts
-    age_s = seconds_since(began, now)
-    return WINDOW_S if age_s is None else min(WINDOW_S, max(1.0, age_s))
+    def __init__(self, log: Log, projection: Projection, now: datetime) -> None:
+        self._log = log
+        self._now = now
+        self._since = utc_text(now - timedelta(seconds=WINDOW_S))
+        self._end = projection.end.position
+        size_bytes = _FIRST_TAIL_BYTES
+        while True:
+            self._events = [event for chunk in log.tail(self._end, size_bytes) for _, event in placed_events(chunk)]
+            self._is_whole = size_bytes >= self._end.offset_bytes
+            reaches_back = self._is_whole or bool(self._events and self._events[0].ts < self._since)
+            if reaches_back or size_bytes >= _LONGEST_TAIL_BYTES:
+                break
+            size_bytes *= 4
+
+    def stopped(self) -> str:
+        """Return why the run stopped early that was the last one to do anything, or ""."""
+        for event in reversed(self._events):
+            if event.kind == Kind.STOPPED:
+                return event.cells.get(REASON, "")
+            if event.kind == Kind.STARTED:
+                break
+        return ""
+
+    def rate_per_min(self) -> float:
+        """Count the POs that got a result in the last minute."""
+        recent = {event.key for event in self._events if event.ts >= self._since and event.kind == Kind.RESULT}
+        return 60.0 * len(recent) / self._span_s() if recent else 0.0
+
+    def _span_s(self) -> float:
+        """Return the time over which the rate is counted: the window, or what the segment covers of it."""
+        header = self._log.header(self._end.segment) if self._is_whole else None
+        began = str((header or {}).get("ts", "")) if self._is_whole else self._events[0].ts
+        age_s = seconds_since(began, self._now)
+        return WINDOW_S if age_s is None else min(WINDOW_S, max(1.0, age_s))

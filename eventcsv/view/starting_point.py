@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
 from eventcsv.errors import BackupError, InvalidCsv
-from eventcsv.event import BLANKS, InFlight, Kind
+from eventcsv.event import BLANKS, MOVES, InFlight, in_flight_after
 from eventcsv.log.scan import events
 from eventcsv.table.read_ahead import Ahead
 from eventcsv.view.projection import StartingPoint, project
@@ -227,10 +227,11 @@ class StartingPoints:
         for chunk in self._log.read(start, end.position):
             for event in events(chunk)[0]:
                 key = event.key.strip(BLANKS)
-                if event.kind == Kind.STARTED:
-                    in_flight[key] = InFlight(key, event.id, event.ts)
-                elif event.kind == Kind.RESULT:
-                    in_flight.pop(key, None)
+                if event.kind not in MOVES:
+                    continue
+                in_flight.pop(key, None)
+                if item := in_flight_after(event, key):
+                    in_flight[key] = item
         return tuple(in_flight.values())
 
     def from_backup(self, base: Backup, current: bytes | None, end: LogEnd, reason: str) -> StartingPoint:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from _typeshed import DataclassInstance
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Row = dict[str, str]
     Returned = Mapping[str, object] | Iterable[tuple[str, object]] | DataclassInstance | str | bool | None
-    Process = Callable[[str, Row], Returned]
+    Process = Callable[[str, Row], Returned | Awaitable[Returned]]
     Initializer = Callable[[], object]
     Finalizer = Callable[[], object]
 
@@ -29,11 +29,15 @@ class Task:
         key: The PO.
         row: Its row: column name to text.
         token: That of the claim under which it is worked on; None when there is no other host.
+        attempt: Which attempt at it this is, from 1.
+        retry_s: After how many seconds it may be tried again should this attempt fail; None when this is the last one.
     """
 
     key: str
     row: Row
     token: int | None = None
+    attempt: int = 1
+    retry_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,9 @@ class Outcome:
         details: The traceback of what `process` raised, or "".
         unrecorded: The event that could not be recorded, or None.
         taken_over: Whether another host has taken the PO over, so that nothing was recorded here.
+        attempt: Which attempt at it this was, from 1.
+        wait_s: After how many seconds it is to be tried again, or None.
+        stop: Why the run is to stop, or "".
     """
 
     key: str
@@ -55,6 +62,9 @@ class Outcome:
     details: str = ""
     unrecorded: Event | None = None
     taken_over: bool = False
+    attempt: int = 1
+    wait_s: float | None = None
+    stop: str = ""
 
 
 @dataclass(frozen=True, slots=True)

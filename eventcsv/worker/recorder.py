@@ -7,13 +7,24 @@ import logging
 import os
 import time
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
 
 from eventcsv import masking
 from eventcsv.errors import AppendError, InvalidCsv, InvalidEvent, NoKeyColumn, ServerError
-from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, Event, Kind, column_id, utc_text
+from eventcsv.event import (
+    ATTEMPT,
+    BLANKS,
+    COLUMNS,
+    DEFAULT_KEY,
+    REASON,
+    UNTIL,
+    Event,
+    Kind,
+    column_id,
+    utc_text,
+)
 from eventcsv.log.opening import open_log
 from eventcsv.masking import escaped
 from eventcsv.storage.files import Storage
@@ -21,7 +32,7 @@ from eventcsv.storage.naming import check_name, log_of, stem_of, target_of
 from eventcsv.table.cells import check_no_workbook, find_header
 from eventcsv.table.options import CsvOptions
 from eventcsv.worker.rules import Note, cells_of, fitted, key_of, pairs_in
-from eventcsv.worker.values import is_missing
+from eventcsv.worker.values import LONGEST_MESSAGE, cleaned, is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -174,13 +185,14 @@ class Recorder:
         event = self._record(event, notes)
         return _told(event, notes) if notes else event
 
-    def emit_started(self, key: str) -> Event:
+    def emit_started(self, key: str, *, attempt: int = 1) -> Event:
         """Record that a PO is taken up, before its work begins, so that work that is cut short is known to have begun.
 
         `Session.run` does this by itself.
 
         Args:
             key: The PO, as in the key column.
+            attempt: Which attempt at the PO this is, from 1.
 
         Returns:
             The event as it stands in the log.
@@ -189,7 +201,37 @@ class Recorder:
             InvalidEvent: `key` cannot be the key of a row; nothing was written.
             AppendError: It could not be made durable, after three retries.
         """
-        return self._record(self.log.new_event(Kind.STARTED, key_of(key), {}, _now()), [])
+        cells = {ATTEMPT: str(attempt)} if attempt > 1 else {}
+        return self._record(self.log.new_event(Kind.STARTED, key_of(key), cells, _now()), [])
+
+    def record_deferred(self, key: str, *, attempt: int, reason: str, wait_s: float | None) -> Event:
+        """Record that a PO was put back; `Session.run` does this by itself.
+
+        Args:
+            key: The PO, as in the key column.
+            attempt: Which attempt at the PO has ended so, from 1.
+            reason: Why, for people.
+            wait_s: After how many seconds the next attempt may begin; None when none is meant to follow.
+
+        Raises:
+            AppendError: It could not be made durable, after three retries.
+        """
+        moment = None if wait_s is None else datetime.now(UTC) + timedelta(seconds=wait_s)
+        until = {} if moment is None else {UNTIL: utc_text(moment, timespec="milliseconds")}
+        cells = {ATTEMPT: str(attempt), **until, REASON: cleaned(reason, longest=LONGEST_MESSAGE)}
+        return self._record(self.log.new_event(Kind.DEFERRED, key_of(key), cells, _now()), [])
+
+    def record_stopped(self, reason: str) -> Event:
+        """Record why a run stops early; `Session.run` does this by itself.
+
+        Args:
+            reason: Why, for people.
+
+        Raises:
+            AppendError: It could not be made durable, after three retries.
+        """
+        cells = {REASON: cleaned(reason, longest=LONGEST_MESSAGE)}
+        return self._record(self.log.new_event(Kind.STOPPED, "", cells, _now()), [])
 
     def _record(self, event: Event, notes: list[Note]) -> Event:
         """Append an event, and return it as it stands in the log."""

@@ -6,13 +6,14 @@ import logging
 import os
 import signal
 import threading
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.signals import STOP_SIGNALS
+from eventcsv.worker.event_loop import EventLoop
 from eventcsv.worker.messages import Broken, Leave, Logged, Ready, Taken
-from eventcsv.worker.values import one_line
-from eventcsv.worker.work import LONGEST_MESSAGE, work_on
+from eventcsv.worker.values import LONGEST_MESSAGE, one_line
+from eventcsv.worker.work import work_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,13 +42,10 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
     _forward_logs(send)
     work.job.record_as(writer)
     at_end = ExitStack()
+    loop = EventLoop()
+    at_end.callback(loop.close)
     try:
-        if work.initializer:
-            opened = work.initializer()
-            if isinstance(opened, AbstractContextManager):
-                at_end.enter_context(opened)
-        if work.finalizer:
-            at_end.callback(work.finalizer)
+        _open(work, loop, at_end)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the session has to know
         send(Broken(one_line(error, longest=LONGEST_MESSAGE)))
         return
@@ -59,13 +57,25 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
                 if isinstance(task, Leave):
                     break
                 send(Taken())
-                send(work_on(task, work))
+                send(work_on(task, work, loop.calling(work.process)))
     try:
         at_end.close()
     except BaseException as error:  # noqa: BLE001  # each result is recorded, so this is no PO's
         with suppress(ConnectionError):
             reason = one_line(error, longest=LONGEST_MESSAGE)
             send(Logged(logging.ERROR, {"event": "worker.not_finalized", "reason": reason}))
+
+
+def _open(work: Work, loop: EventLoop, at_end: ExitStack) -> None:
+    """Do what comes before the first PO, and see to it that what comes after the last one will be done."""
+    if work.initializer:
+        opened = loop.result_of(work.initializer())
+        if isinstance(opened, AbstractContextManager):
+            at_end.enter_context(opened)
+        elif isinstance(opened, AbstractAsyncContextManager):
+            loop.enter(opened, at_end)
+    if work.finalizer:
+        at_end.callback(loop.calling(work.finalizer))
 
 
 def _detach(connection: Connection) -> threading.Event:

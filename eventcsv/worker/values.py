@@ -27,6 +27,9 @@ _TRUTHS: Final = frozenset({"bool", "bool_"})
 _COLLECTIONS: Final = (Sequence, AbstractSet, Iterator, ValuesView)
 _MOST_WHOLE: Final = 10**40
 _MOST_BITS: Final = 1_000_000  # beyond that the digits take seconds, and do not fit into a line
+LONGEST_MESSAGE: Final = 1_000
+"""How many characters are kept of what an error of the caller's code says."""
+
 _SHOWN: Final = 200
 
 

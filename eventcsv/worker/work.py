@@ -4,62 +4,103 @@ from __future__ import annotations
 
 import os
 import traceback
-from dataclasses import is_dataclass
+from contextlib import suppress
+from dataclasses import is_dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from eventcsv.errors import AppendError, ClaimLost, InvalidEvent
-from eventcsv.event import BLANKS, COLUMNS, Status, column_id
+from eventcsv.errors import AppendError, ClaimLost, InvalidEvent, Retry, StopRun
+from eventcsv.event import BLANKS, COLUMNS, FAILED, Status, column_id
 from eventcsv.worker.messages import Outcome
 from eventcsv.worker.rules import Pairs, column_ident, pairs_in
-from eventcsv.worker.values import cleaned, is_missing, is_truth, one_line, short, text_of, whole_digits
+from eventcsv.worker.values import (
+    LONGEST_MESSAGE,
+    cleaned,
+    is_missing,
+    is_truth,
+    one_line,
+    short,
+    text_of,
+    whole_digits,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from eventcsv.event import Event
-    from eventcsv.worker.messages import Task, Work
+    from eventcsv.worker.messages import Returned, Row, Task, Work
     from eventcsv.worker.recorder import Recorder
 
-LONGEST_MESSAGE: Final = 1_000
 _LONGEST_DETAILS: Final = 20_000
 _MAY_RETURN: Final = "it may return columns (a mapping, a dataclass, pairs), a STATUS, True, False or None"
 _STATUS: Final = column_id(COLUMNS["status"])
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
 
 
-def work_on(task: Task, work: Work) -> Outcome:
-    """Take up a PO, work on it and record what came of it."""
-    if task.token is None:
-        return _work_on(task, work)
-    work.job.hold(task.key, task.token)
+def work_on(task: Task, work: Work, process: Callable[[str, Row], Returned]) -> Outcome:
+    """Take up a PO, work on it and record what came of it.
+
+    Args:
+        task: The PO.
+        work: Whose it is.
+        process: Does the work.
+    """
+    if task.token is not None:
+        work.job.hold(task.key, task.token)
     try:
-        return _work_on(task, work)
+        outcome = _work_on(task, work, process)
     except ClaimLost as error:
         return Outcome(task.key, "", message=str(error), taken_over=True)
     finally:
         work.job.hold(task.key, None)
+    return tried_again(work.job, task, outcome)
 
 
-def _work_on(task: Task, work: Work) -> Outcome:
-    try:
-        work.job.emit_started(task.key)  # first, so that a crash after the work does not hide that it was done
+def tried_again(job: Recorder, task: Task, outcome: Outcome) -> Outcome:
+    """Record that a PO whose attempt has failed waits for the next one, if there is to be one."""
+    if task.retry_s is None or outcome.status.upper() not in FAILED:
+        return outcome
+    with suppress(AppendError):  # the result is recorded; that there is going to be another one is known here
+        job.record_deferred(task.key, attempt=task.attempt, reason=outcome.message, wait_s=task.retry_s)
+    return replace(outcome, wait_s=task.retry_s)
+
+
+def _work_on(task: Task, work: Work, process: Callable[[str, Row], Returned]) -> Outcome:
+    try:  # first, so that a crash after the work does not hide that it was done
+        work.job.emit_started(task.key, attempt=task.attempt)
     except AppendError as error:
         return Outcome(task.key, "", message=f"it was not taken up: {error.reason}", unrecorded=error.event)
     details = ""
     pid = os.getpid()
+    asked: Retry | StopRun | None = None
     try:
-        cells = _cells(work.process(task.key, task.row), task, work.job.key, work.job.status_column)
+        cells = _cells(process(task.key, task.row), task, work.job.key, work.job.status_column)
     except BaseException as error:  # noqa: BLE001  # any failure of the caller's code is this PO's, and nobody else's
-        cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: one_line(error, longest=LONGEST_MESSAGE)}
-        details = traceback.format_exc()[-_LONGEST_DETAILS:]
+        asked = error if isinstance(error, Retry | StopRun) else None
+        message = str(asked) if asked else one_line(error, longest=LONGEST_MESSAGE)
+        cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: message}
+        details = "" if asked else traceback.format_exc()[-_LONGEST_DETAILS:]
     if os.getpid() != pid:  # a child that the caller's code forked, and that has no business here
         os._exit(0)
     try:
+        if isinstance(asked, StopRun):
+            return _put_back(work.job, task, str(asked), stop=str(asked))
+        if asked and task.retry_s is not None:
+            wait_s = task.retry_s if asked.after_s is None else asked.after_s
+            return _put_back(work.job, task, str(asked), wait_s=wait_s)
         event = _record(work.job, task.key, cells)
     except AppendError as error:
-        return Outcome(task.key, "", message=error.reason, details=details, unrecorded=error.event)
-    return Outcome(task.key, event.cells[work.job.status_column], _text_of(event.cells), details)
+        stop = str(asked) if isinstance(asked, StopRun) else ""
+        return Outcome(task.key, "", message=error.reason, details=details, unrecorded=error.event, stop=stop)
+    return Outcome(task.key, event.cells[work.job.status_column], _text_of(event.cells), details, attempt=task.attempt)
+
+
+def _put_back(job: Recorder, task: Task, reason: str, *, wait_s: float | None = None, stop: str = "") -> Outcome:
+    """Leave a PO as it was before it was taken up."""
+    job.record_deferred(task.key, attempt=task.attempt, reason=reason, wait_s=wait_s)
+    return Outcome(
+        task.key, "", cleaned(reason, longest=LONGEST_MESSAGE), attempt=task.attempt, wait_s=wait_s, stop=stop
+    )
 
 
 def _record(job: Recorder, key: str, cells: dict[str, object]) -> Event:

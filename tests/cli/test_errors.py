@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 WORK: Final = """
-async def coroutine(key, row): pass
 def generator(key, row): yield
 def takes_nothing(): pass
 def work(key, row): pass
@@ -142,10 +141,9 @@ CASES: Final = {
         "EVENTCSV_BACKUP_DIR=input.csv eventcsv backup create input.csv", 1, ("input.csv: is a file", "move it away")
     ),
     # the function of a run
-    "coroutine": Case(f"{RUN} work:coroutine", 2, ("work:coroutine", "plain function", "asyncio.run()")),
-    "generator": Case(f"{RUN} work:generator", 2, ("work:generator", "plain function")),
+    "generator": Case(f"{RUN} work:generator", 2, ("work:generator", "is a generator", "Let it return")),
     "other signature": Case(f"{RUN} work:takes_nothing", 2, ("does not take them", "def download(key, row)")),
-    "no such function": Case(f"{RUN} work:wrok", 2, ("no function 'wrok'", "it has coroutine", "work")),
+    "no such function": Case(f"{RUN} work:wrok", 2, ("no function 'wrok'", "it has generator", "work")),
     "not a function": Case(f"{RUN} work:number", 2, ("no function 'number'", "of type int")),
     "no such module": Case(f"{RUN} wrok:work", 2, ("no module 'wrok' in /", "the folder that holds wrok.py")),
     "no name of a module": Case(f"{RUN} ..:work", 2, ("'..' cannot be the name of a module",)),

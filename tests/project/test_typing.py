@@ -54,5 +54,7 @@ def test_the_example_uses_every_public_name() -> None:
         "log_place",
         "new_segment",
         "record_as",
+        "record_deferred",
+        "record_stopped",
     }
     assert set() == (set(eventcsv.__all__) | methods) - used - only_within

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import jobs
 import pytest
@@ -15,6 +15,8 @@ from runs import by_po, calls, make_job, rows_of
 from eventcsv import EventCsv, EventCsvError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eventcsv.worker.messages import Row
 
 
@@ -195,11 +197,12 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         assert 0 == session.run(jobs.work).processed
 
 
-def test_a_coroutine_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("function", [jobs.generator, jobs.generator_later])
+def test_a_generator_is_refused(tmp_path: Path, function: Callable[..., Any]) -> None:
     """It would be called for every PO and never run."""
     job = make_job(tmp_path, {"PO1": ""})
-    with job.session() as session, pytest.raises(EventCsvError, match="plain function"):
-        session.run(jobs.coroutine)  # type: ignore[arg-type]  # that is the point
+    with job.session() as session, pytest.raises(EventCsvError, match="is a generator"):
+        session.run(function)
 
 
 def test_the_whole_row_may_be_returned(tmp_path: Path) -> None:

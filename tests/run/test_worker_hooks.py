@@ -151,18 +151,18 @@ def test_a_finalizer_that_fails_costs_no_po(
     ("hook", "said"),
     [
         (jobs.yields, "is a generator"),
-        (jobs.opens_later, "a plain function"),
-        (jobs.browser_later, "a plain function"),
+        (jobs.yields_later, "is a generator"),
         (jobs.takes_one, "without arguments"),
     ],
 )
 def test_what_would_open_and_close_nothing_is_refused(
     job: EventCsv, name: str, hook: Callable[..., Any], said: str
 ) -> None:
-    """A coroutine that nobody awaits and a generator that nobody asks are no initializers, nor what wants arguments."""
+    """A generator that nobody asks is no initializer, nor what wants arguments."""
     with job.session() as session:
         with pytest.raises(EventCsvError, match=f"{name}: .*{said}"):
             session.run(jobs.work, **cast("dict[str, Any]", {name: hook}))
-        with pytest.raises(EventCsvError, match="finalizer: is a context manager"):
-            session.run(jobs.work, finalizer=jobs.browser)
+        for manager in (jobs.browser, jobs.browser_later):
+            with pytest.raises(EventCsvError, match="finalizer: is a context manager"):
+                session.run(jobs.work, finalizer=manager)
     assert [] == logged(job, "started")

@@ -163,8 +163,14 @@ def work(key: str, row: dict[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912,
     return {}
 
 
-async def coroutine(_key: str, _row: dict[str, str]) -> None:
-    """Is no function that a worker can call."""
+def generator(_key: str, _row: dict[str, str]) -> Iterator[None]:
+    """Is no function of which anything comes."""
+    yield
+
+
+async def generator_later(_key: str, _row: dict[str, str]) -> AsyncIterator[None]:
+    """The same, asynchronously."""
+    yield
 
 
 # --- initializers ---
@@ -229,13 +235,14 @@ def yields() -> Iterator[None]:
     yield
 
 
-async def opens_later() -> None:
-    """Be no function that a worker can call."""
+async def yields_later() -> AsyncIterator[None]:
+    """The same, asynchronously."""
+    yield
 
 
 @contextlib.asynccontextmanager
 async def browser_later() -> AsyncIterator[None]:
-    """The same."""
+    """Open and close nothing, asynchronously."""
     yield
 
 

@@ -25,11 +25,13 @@ from eventcsv import (
     Progress,
     PruneResult,
     Report,
+    Retry,
     RunResult,
     ServerError,
     Session,
     SessionActive,
     Status,
+    StopRun,
     UnsafePath,
     UnsupportedFormat,
     VerifyReport,
@@ -100,10 +102,24 @@ def of_an_operator(path: Path) -> None:
         assert_type(job.csv_path, str)
 
 
+async def visit(key: str, row: dict[str, str]) -> dict[str, str]:
+    """Work on a PO, or ask for another attempt, or for the end of the run."""
+    if not row:
+        raise Retry("busy", after_s=60)
+    if not key:
+        raise StopRun("login expired")
+    return row
+
+
 def of_a_run(job: EventCsv) -> None:
     """Work through the POs."""
     with job.session(session_id="a", refresh_s=1.0) as session:
         assert_type(session, Session)
         result = session.run(download, workers=2, timeout_s=5, interrupted="hold")
+        result = session.run(visit, attempts=3, retry_after_s=30, halt="30%", rate="30/min")
+        result = session.run(visit, limit=10, only=["PO1"], status=["ERROR"], order_by="-Priority", halt=20)
+        assert_type(session.stopping, str)
     assert_type(result, RunResult)
     assert_type(result.by_status, dict[str, int])
+    assert_type(result.waiting, tuple[str, ...])
+    assert_type([item.attempts for item in job.plan(limit=3)], list[int])

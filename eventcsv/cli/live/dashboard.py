@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from eventcsv.cli.wording import STOPPING, counted, done_of, duration, few, message_of, near, rate_of, unknown_of
-from eventcsv.event import Status, seconds_since
+from eventcsv.cli.wording import (
+    counted,
+    done_of,
+    duration,
+    few,
+    message_of,
+    near,
+    rate_of,
+    stopping_by,
+    unknown_of,
+)
+from eventcsv.event import Status, moment_of, seconds_since
 from eventcsv.masking import escaped
 
 if TYPE_CHECKING:
@@ -44,7 +54,9 @@ _STYLES: Final = {
     "": "dim",
 }
 # Rank 1 is the last to go when there is no room.
-_DONE, _STOPPING, _PACE, _TROUBLE, _STATUSES, _FAILURES, _VIEW, _WORKERS, _HEAD, _UNKNOWN, _HINT = range(1, 12)
+_DONE, _STOPPING, _PACE, _TROUBLE, _STATUSES, _FAILURES, _VIEW, _WORKERS, _HEAD, _WAITING, _UNKNOWN, _HINT = range(
+    1, 13
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +141,13 @@ def _sections(snapshot: Snapshot, width: int, hint: str) -> Iterator[_Section]:
         columns = max(1, (width - _LABEL) // _WORKER)
         most = 1 + min(_MOST_ROWS, -(-len(progress.in_flight) // columns))
         yield _Section(_WORKERS, 3, most, lambda rows: _workers(snapshot, rows, columns))
+    if progress.waiting:
+        yield one(_WAITING, 3, _row("waiting", _waiting(snapshot)))
     if progress.failures:
         most = 1 + min(_MOST_ROWS, len(progress.failures))
         yield _Section(_FAILURES, 4, most, lambda rows: _failures(snapshot, rows))
     if snapshot.stopping:
-        yield one(_STOPPING, 5, Text(STOPPING, style="bold yellow"))
+        yield one(_STOPPING, 5, Text(escaped(stopping_by(snapshot.stopping)), style="bold yellow"))
     elif hint:
         yield one(_HINT, 5, Text(hint, style="dim"))
 
@@ -233,6 +247,16 @@ def _workers(snapshot: Snapshot, rows: int, columns: int) -> list[Text]:
     return lines
 
 
+def _waiting(snapshot: Snapshot) -> str:
+    """Say how many wait for another attempt, which is next, and why."""
+    waiting = snapshot.progress.waiting
+    first = waiting[0]
+    moment = moment_of(first.until)
+    left_s = (moment - snapshot.now).total_seconds() if moment else 0.0
+    when = f"in {duration(left_s)}" if left_s > 0 else "now, after the others"
+    return f"{len(waiting):,} for another attempt, {first.key} {when}: {message_of(first.reason)}"
+
+
 def _more(count: int, shown: int) -> str:
     return f" (the longest {shown:,} of them here)" if count > shown else ""
 
@@ -248,7 +272,8 @@ def _worker(item: InFlight, now: datetime) -> str:
     age = "" if age_s is None else duration(age_s)
     writer, number = _writer(item)
     who = f"{number:>3}" if number else escaped(writer[:8])
-    return f"{who}  {escaped(item.key)}  {age}"
+    attempt = f"  attempt {item.attempt:,}" if item.attempt > 1 else ""
+    return f"{who}  {escaped(item.key)}  {age}{attempt}"
 
 
 def _failures(snapshot: Snapshot, rows: int) -> list[Text]:

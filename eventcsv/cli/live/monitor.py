@@ -29,14 +29,14 @@ class Snapshot:
         now: When that is looked at, with its time zone.
         damage: What was found damaged since the watching began.
         trouble: What keeps the present progress from being known, or "".
-        stopping: Whether the run was asked to stop.
+        stopping: Who or what has asked the run to stop, or "".
     """
 
     progress: Progress
     now: datetime
     damage: tuple[Damage, ...] = ()
     trouble: str = ""
-    stopping: bool = False
+    stopping: str = ""
 
 
 class Monitor:
@@ -93,7 +93,7 @@ class Monitor:
         self._damage |= {(item.segment, item.offset_bytes): item for item in progress.damage}
         return progress
 
-    def snapshot(self, *, stopping: bool = False) -> Snapshot:
+    def snapshot(self, *, stopping: str = "") -> Snapshot:
         """Return what there is to show now."""
         trouble = self.trouble or trouble_of(self.progress)
         return Snapshot(self.progress, datetime.now(UTC), self.damage, trouble, stopping)

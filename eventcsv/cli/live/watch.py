@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from eventcsv.cli.wording import STOPPING, edit_line, progress_line
+from eventcsv.cli.wording import edit_line, progress_line, stopping_by
 from eventcsv.signals import stop_signals, terminable
 
 if TYPE_CHECKING:
@@ -79,13 +79,15 @@ def _draw_until(
 
     from eventcsv.cli.live.dashboard import frame  # noqa: PLC0415  # only a terminal needs rich
 
-    told = len(session.edits)
+    told, notice = len(session.edits), ""
     with screen.live() as live:
         while not ended.is_set():
             monitor.update()
             told = _say_edits(session, told, say)
+            if session.notice != notice:
+                say(f"eventcsv: {(notice := session.notice)}")
             width, height = screen.resize()
-            lines = frame(monitor.snapshot(stopping=_is_stopping(session)), width=width - 1, height=_share(height))
+            lines = frame(monitor.snapshot(stopping=session.stopping), width=width - 1, height=_share(height))
             # The empty line takes what a terminal shows of Ctrl-C: it would break a full one, and move what is erased.
             live.update(Group(*lines, ""), refresh=True)
             ended.wait(LOOK_S)
@@ -107,8 +109,10 @@ def _say_until(ended: threading.Event, monitor: Monitor, session: Session, say: 
     due_s, told = time.monotonic() + LINE_EVERY_S, len(session.edits)
     while not ended.wait(LOOK_S):
         told = _say_edits(session, told, say)
-        if _is_stopping(session):
-            say_once(STOPPING)
+        if session.stopping:
+            say_once(stopping_by(session.stopping))
+        if session.notice:
+            say_once(f"eventcsv: {session.notice}")
         if time.monotonic() > due_s:
             due_s += LINE_EVERY_S
             monitor.update()
@@ -124,7 +128,3 @@ def _say_edits(session: Session, told: int, say: Callable[[str], None]) -> int:
     for edit in new:
         say(f"eventcsv: {edit_line(edit)}")
     return told + len(new)
-
-
-def _is_stopping(session: Session) -> bool:
-    return bool(session.stop and session.stop.is_set())

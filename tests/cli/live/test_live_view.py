@@ -167,7 +167,7 @@ def looked(**changes: Any) -> Snapshot:
         log_written_at=utc_text(NOW),
     )
     damage = (Damage("events-000002.jsonl", 4711, 130, "the checksum does not match"),)
-    trouble, stopping = changes.pop("trouble", ""), changes.pop("stopping", False)
+    trouble, stopping = changes.pop("trouble", ""), changes.pop("stopping", "")
     return Snapshot(dataclasses.replace(progress, **changes), NOW, damage, trouble, stopping)
 
 
@@ -191,7 +191,7 @@ def test_a_view_fits_every_terminal(width: int, height: int, trouble: bool, idle
 
 def test_what_matters_least_goes_first() -> None:
     """In one line there is how far it is; then what stops it, the pace and what is wrong, before any detail."""
-    look = looked(stopping=True, trouble="no space left")
+    look = looked(stopping="SIGINT", trouble="no space left")
     found = ["\n".join(shown(look, 80, height)) for height in range(1, 40)]
     words = ["4,312 of 10,000 POs done (43 %)", "stopping once", "412 a minute", "no space left", "damage     1 place"]
     words += ["by status", "failed     80", "3 results behind", "8 in flight", "session 17a3301d", "2 keys"]

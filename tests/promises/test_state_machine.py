@@ -89,8 +89,8 @@ class OneJob(RuleBasedStateMachine):
 
     `rows` is what the CSV shows, `folded` how many of `events` are in it, `unknown` the keys of those without a row;
     `bases` is the same for each backup that is a base, `base` for the newest, `listed` those that are there, and
-    `position` the place of the CSV in the log; `flying` are the events of POs that were taken up, and `gone` is how
-    many results were pruned.
+    `position` the place of the CSV in the log; `flying` are the events of POs that were taken up, `waiting` of those
+    that wait for another attempt, and `gone` is how many results were pruned.
     """
 
     def __init__(self) -> None:
@@ -106,6 +106,7 @@ class OneJob(RuleBasedStateMachine):
         self.listed: list[Backup] = []
         self.position = Position(1, 0)
         self.flying: dict[str, Event] = {}
+        self.waiting: dict[str, Event] = {}
         self.gone = 0
         self.beginning = 0
         self.published: list[tuple[int, Rows]] = []
@@ -148,12 +149,24 @@ class OneJob(RuleBasedStateMachine):
         for event in events:
             self.events.append(event)
             self.flying.pop(event.key, None)
+            self.waiting.pop(event.key, None)
 
-    @rule(key=st.sampled_from(KEYS))
-    def take_up(self, key: str) -> None:
+    @rule(key=st.sampled_from(KEYS), attempt=st.integers(1, 3))
+    def take_up(self, key: str, attempt: int) -> None:
         """Record that a PO is taken up."""
         self.flying.pop(key, None)
-        self.flying[key] = self.job.emit_started(key)
+        self.waiting.pop(key, None)
+        self.flying[key] = self.job.emit_started(key, attempt=attempt)
+
+    @rule(key=st.sampled_from(KEYS), attempt=st.integers(1, 3), waits=st.booleans())
+    def put_back(self, key: str, attempt: int, waits: bool) -> None:  # noqa: FBT001  # drawn
+        """Record that a PO was put back, to be tried again or not."""
+        self.flying.pop(key, None)
+        self.waiting.pop(key, None)
+        wait_s = 60.0 * attempt if waits else None
+        event = self.job.record_deferred(key, attempt=attempt, reason="busy", wait_s=wait_s)
+        if waits:
+            self.waiting[key] = event
 
     @rule()
     def compact(self) -> None:
@@ -169,9 +182,10 @@ class OneJob(RuleBasedStateMachine):
         assert progress.by_status == self.job.progress().by_status
         assert (progress.total, progress.unknown) == (len({row["PO_NUMBER"] for row in self.rows}), len(self.unknown))
         assert [event.id for event in self.flying.values()] == [item.id for item in result.in_flight]
-        assert sorted(item.id for item in progress.in_flight) == sorted(
-            event.id for event in self.flying.values() if event.key in looked
-        )
+        for found, expected in ((progress.in_flight, self.flying), (progress.waiting, self.waiting)):
+            assert sorted((item.id, item.attempt) for item in found) == sorted(
+                (event.id, int(event.cells.get("attempt", "1"))) for event in expected.values() if event.key in looked
+            )
 
     def pending(self) -> list[str]:
         return list(dict.fromkeys(row["PO_NUMBER"] for row in self.rows if row.get("STATUS") != "COMPLETED"))

@@ -26,7 +26,7 @@ from eventcsv.errors import BackupError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventcsv import CompactResult
+    from eventcsv import CompactResult, Event
     from eventcsv.view.backup import Backup
 
 STRANGE_KEY: Final = "PO9"
@@ -175,6 +175,8 @@ class Simulation:
         if self._rng.random() < 0.3:
             self._emit(process, "started", key)
         self._emit(process, "result", key)
+        if self._rng.random() < 0.1:
+            self._emit(process, "deferred", key)
 
     def _emit(self, process: Process, kind: str, key: str) -> None:
         job = self._job(process)
@@ -184,13 +186,13 @@ class Simulation:
         note = f"{process.name}-{number}" if kind == "result" else ""
         intent = self._witness.intents[f"{writer}-{number}"] = Intent(kind, key, note, next(self._clock))
         columns = {"note": note} | ({f"extra{number % 2}": note} if number % 3 == 0 else {})
-        action = (
-            (lambda: job.emit_started(key))
-            if kind == "started"
-            else (lambda: job.emit_result(key, self._rng.choice(("PARTIAL", "COMPLETED")), columns=columns))
-        )
+        actions: dict[str, Callable[[], Event]] = {
+            "started": lambda: job.emit_started(key, attempt=1 + number % 3),
+            "deferred": lambda: job.record_deferred(key, attempt=1 + number % 3, reason="busy", wait_s=number % 90),
+            "result": lambda: job.emit_result(key, self._rng.choice(("PARTIAL", "COMPLETED")), columns=columns),
+        }
         try:
-            event = self._attempt(process, action)
+            event = self._attempt(process, actions[kind])
         finally:
             intent.retried = process.faults > 0
         if event:

@@ -56,9 +56,10 @@ class Intent:
 @lru_cache(maxsize=50_000)
 def _record(line: bytes) -> Record | None:
     found = checked(line)
-    if not found or found["kind"] not in {"result", "started"}:
+    if not found or found["kind"] not in {"result", "started", "deferred"}:
         return None
-    return Record(found["id"], found["kind"], found["key"], found["set"])
+    cells = found["set"] if found["kind"] == "result" else {}  # what the others say of a PO is no cell of its row
+    return Record(found["id"], found["kind"], found["key"], cells)
 
 
 def records(raw: bytes, *, holed: bool) -> list[Record]:

@@ -234,4 +234,5 @@ def last_run_of(report: Report) -> str:
         "all done": "ended with all POs done",
     }[last.ending]
     took = "" if last.took_s is None else f" in {duration(last.took_s)}"
-    return f"{counted(last.results, 'result')}{took}; {ending}"
+    stopped = f", stopped by {last.stopped}" if last.stopped else ""
+    return f"{counted(last.results, 'result')}{took}; {ending}{stopped}"

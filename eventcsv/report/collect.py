@@ -118,7 +118,9 @@ def _counted(
         last_run=None,
         unknown=tuple(sorted({key for key, po in history.pos.items() if po.results} - {po.key for po in pos})),
     )
-    return replace(report, last_run=_last_run(report)) if segments else report
+    if not segments:
+        return report
+    return replace(report, last_run=_last_run(report, stopped=history.segments[segments[-1].segment].stopped))
 
 
 def _reason(copy: Backup) -> str:
@@ -163,7 +165,7 @@ def _pos(
         column = table.index_of(COLUMNS[keyword])
         return [""] * work.height if column is None else table.texts(column).gather(work.get_column("row")).to_list()
 
-    flying = {item.key for item in projection.in_flight}
+    unfinished = {item.key: item for item in projection.in_flight}
     columns = (texts("supplier"), texts("error_message"), texts("last_processed"))
     rows = zip(work.select("key", "status", "done").iter_rows(), *columns, strict=True)
     pos = []
@@ -184,10 +186,11 @@ def _pos(
                 attempts=past.started + past.unannounced,
                 interrupted=past.interrupted,
                 took_s=past.took_s,
-                in_flight=key in flying,
+                in_flight=key in unfinished and not unfinished[key].waits,
+                waits_until=unfinished[key].until if key in unfinished else "",
                 groups=(),
                 events=tuple(_shown_event(event, shown, unmasked=unmasked) for event in past.events),
-                earlier=past.started + past.results + past.edits - len(past.events),
+                earlier=past.started + past.results + past.edits + past.deferred - len(past.events),
             )
         )
     return tuple(pos)
@@ -256,7 +259,7 @@ def shares_of(counts: Sequence[int]) -> list[float]:
     return [part / 10 for part in tenths]
 
 
-def _last_run(report: Report) -> LastRun:
+def _last_run(report: Report, *, stopped: str) -> LastRun:
     last = report.stretches[-1]
     try:
         span = datetime.fromisoformat(last.last_at) - datetime.fromisoformat(last.first_at)
@@ -269,7 +272,8 @@ def _last_run(report: Report) -> LastRun:
     else:
         ending = Ending.ALL_DONE if report.done == len(report.pos) else Ending.SOME_LEFT
     took_s = span.total_seconds() if span >= timedelta() else None
-    return LastRun(last.first_at, last.last_at, took_s, last.results, last.interrupted, ending)
+    stopped = "" if report.session else stopped
+    return LastRun(last.first_at, last.last_at, took_s, last.results, last.interrupted, ending, stopped)
 
 
 def _segments(history: History, copies: Iterable[Backup]) -> tuple[SegmentReport, ...]:

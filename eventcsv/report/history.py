@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from eventcsv.event import BLANKS, COLUMNS, Event, Kind, column_id, is_failure, moment_of
+from eventcsv.event import BLANKS, COLUMNS, REASON, Event, Kind, column_id, is_failure, moment_of
 from eventcsv.report.grouping import pattern_of
 from eventcsv.report.timeline import Category, Moment
 from eventcsv.table.fold import FORMULA_STARTS
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 KEPT_EVENTS: Final = 50
+KINDS: Final = (Kind.STARTED, Kind.RESULT, Kind.EDIT, Kind.DEFERRED)
+"""What the history of a PO consists of."""
+
 _MESSAGE: Final = column_id(COLUMNS["error_message"])
 _moment = cache(moment_of)
 _FORMULAS: Final = tuple(f"'{start}" for start in FORMULA_STARTS)
@@ -31,6 +34,7 @@ class PoHistory:
     unannounced: int = 0
     interrupted: int = 0
     edits: int = 0
+    deferred: int = 0
     took_s: float | None = None
     begun: tuple[datetime | None, int] | None = None
     patterns: dict[str, None] = field(default_factory=dict)
@@ -46,6 +50,7 @@ class SegmentHistory:
     first_at: str = ""
     last_at: str = ""
     interrupted: int = 0
+    stopped: str = ""
 
 
 @dataclass(slots=True)
@@ -76,7 +81,9 @@ class History:
 
     def add(self, segment: int, event: Event) -> None:
         """Take note of one event; one that a retry appended again counts once."""
-        if event.kind not in {Kind.STARTED, Kind.RESULT, Kind.EDIT} or event.id in self._ids:
+        if event.kind == Kind.STOPPED and segment in self.segments:
+            self.segments[segment].stopped = self._shown(event.cells.get(REASON, ""))
+        if event.kind not in KINDS or event.id in self._ids:
             return
         self._ids.add(event.id)
         key = event.key.strip(BLANKS)
@@ -91,6 +98,10 @@ class History:
         moment = _moment(event.ts)
         if event.kind == Kind.STARTED:
             self._start(po, moment, segment)
+            past.stopped = ""
+        elif event.kind == Kind.DEFERRED:
+            po.deferred += 1
+            po.begun = None
         else:
             past.writers.add(event.id.rpartition("-")[0])
             self._end(key, po, event, past, moment)

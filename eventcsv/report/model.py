@@ -28,6 +28,7 @@ class PoReport:
         interrupted: How many of those ended without a result.
         took_s: From the start to the result of its longest attempt, in seconds; None when the log does not tell.
         in_flight: Whether it was taken up and has no result yet.
+        waits_until: When its next attempt may begin, ISO 8601; "" when it waits for none.
         groups: Which `FailureGroup`s it was ever in, as places in `Report.failures`.
         events: Its history, the oldest first; the latest `history.KEPT_EVENTS` of it.
         earlier: How many events come before those.
@@ -44,6 +45,7 @@ class PoReport:
     interrupted: int
     took_s: float | None
     in_flight: bool
+    waits_until: str
     groups: tuple[int, ...]
     events: tuple[Event, ...]
     earlier: int
@@ -86,6 +88,7 @@ class LastRun:
         results: How many results it had.
         interrupted: How many POs it took up without a result.
         ending: How it ended.
+        stopped: Why it stopped early, or "".
     """
 
     first_at: str
@@ -94,6 +97,7 @@ class LastRun:
     results: int
     interrupted: int
     ending: Ending
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@
       "at work": "is still at work", "cut off": `was cut off with ${plural(last.interrupted, "PO")} in flight`,
       "some left": `ended with ${plural(left, "PO")} not done`, "all done": "ended with all POs done",
     };
-    return `took ${last.took_s === null ? "a time that nobody can tell" : duration(last.took_s)}, recorded ${plural(last.results, "result")} and ${words[last.ending]}`;
+    return `took ${last.took_s === null ? "a time that nobody can tell" : duration(last.took_s)}, recorded ${plural(last.results, "result")} and ${words[last.ending]}${last.stopped ? `, stopped by ${last.stopped}` : ""}`;
   }
 
   function notices() {
@@ -247,9 +247,11 @@
       number("attempts", count(pos.attempts[index])), number("interrupted", count(pos.interrupted[index])),
       stateCell(index)));
     const flying = pos.in_flight.filter(Boolean).length;
+    const waiting = pos.waits_until.filter(Boolean).length;
     const words = `${plural(data.retried, "PO")} ${data.retried === 1 ? "was" : "were"} taken up more than once, and ${count(data.recovered)} of them ${data.recovered === 1 ? "is" : "are"} done now. ` +
       `${plural(data.interrupted, "attempt")} ended without a result, as when a run is killed.` +
-      (flying ? ` ${plural(flying, "PO")} ${flying === 1 ? "is" : "are"} in flight${data.session ? "" : ", left so by a run that died"}.` : "");
+      (flying ? ` ${plural(flying, "PO")} ${flying === 1 ? "is" : "are"} in flight${data.session ? "" : ", left so by a run that died"}.` : "") +
+      (waiting ? ` ${plural(waiting, "PO")} ${waiting === 1 ? "waits" : "wait"} for another attempt.` : "");
     return titled("retries", "Retries and interruptions",
       most.length ? soft(words) : soft("Every PO was taken up once at most, and nothing was interrupted."),
       rows.length ? table("", ["PO", "#Attempts", "#Interrupted", "STATUS"], rows) : null,
@@ -385,7 +387,8 @@
     const key = pos.key[index];
     const facts = [
       texts[pos.supplier[index]], pos.attempts[index] ? plural(pos.attempts[index], "attempt") : "", pos.interrupted[index] ? `${count(pos.interrupted[index])} interrupted` : "",
-      pos.took_s[index] === null ? "" : `longest ${duration(pos.took_s[index])}`, pos.in_flight[index] ? "in flight" : ""].filter(Boolean).join(" · ");
+      pos.took_s[index] === null ? "" : `longest ${duration(pos.took_s[index])}`, pos.in_flight[index] ? "in flight" : "",
+      pos.waits_until[index] ? `waits for another attempt until ${time(pos.waits_until[index])}` : ""].filter(Boolean).join(" · ");
     const earlier = pos.earlier[index];
     dialog.replaceChildren(
       el("div", { class: "dialog-head" }, el("div", null, el("h2", { id: "history-title", class: "text" }, `History of ${key}`), el("p", null, mark(pos.category[index]), status(texts[pos.status[index]])), facts ? soft(facts) : null),
@@ -397,7 +400,7 @@
     dialog.showModal();
     dialog.scrollTop = 0;
   }
-  const KINDS = ["Taken up", "Result", "Edited by hand"];
+  const KINDS = ["Taken up", "Result", "Edited by hand", "Put back"];
   function event([at, kind, writer, ...cells]) {
     const pairs = [];
     for (let index = 0; index < cells.length; index += 2) pairs.push(el("dt", null, texts[cells[index]]), el("dd", null, texts[cells[index + 1]] || "(cleared)"));

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from eventcsv.event import Kind
 from eventcsv.report.collect import category_of, collect
+from eventcsv.report.history import KINDS
 from eventcsv.storage.output import write_output
 from eventcsv.version import __version__
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _MARK: Final = b'<meta name="generator" content="eventcsv '
 _MARKED_BYTES: Final = 1_000
 _REFUSAL: Final = " and is no report of eventcsv. It was left untouched; name another file, or replace it with --force"
-_KINDS: Final = (Kind.STARTED, Kind.RESULT, Kind.EDIT)
 _ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
@@ -144,6 +143,7 @@ def _record(report: Report) -> dict[str, Any]:
         "interrupted": [po.interrupted for po in pos],
         "took_s": [po.took_s for po in pos],
         "in_flight": [int(po.in_flight) for po in pos],
+        "waits_until": [po.waits_until for po in pos],
         "groups": [po.groups for po in pos],
         "events": [list(_events(po, text)) for po in pos],
         "earlier": [po.earlier for po in pos],
@@ -166,7 +166,7 @@ def _events(po: PoReport, text: _Texts) -> Iterable[list[str | int]]:
     """Return a PO's history: each event as its time, its kind by number, its writer, and its columns and texts."""
     for event in po.events:
         cells = [text(part) for cell in event.cells.items() for part in cell]
-        yield [event.ts, _KINDS.index(event.kind), text(event.id.rpartition("-")[0]), *cells]
+        yield [event.ts, KINDS.index(event.kind), text(event.id.rpartition("-")[0]), *cells]
 
 
 # --- the file ----------------------------------------------------------------------------------------------------

@@ -487,6 +487,27 @@ def ended(job: EventCsv) -> tuple[float | None, int, int, Ending]:
     return last.took_s, last.results, last.interrupted, last.ending
 
 
+def test_what_waits_for_another_attempt_is_told(job: EventCsv) -> None:
+    """Neither in flight nor interrupted; and why the run stopped, until another one begins."""
+    append(job, 0, "started", "PO1")
+    append(job, 1, "deferred", "PO1", {"attempt": "1", "until": "2026-01-01T00:01:00Z", "reason": "busy"})
+    append(job, 2, "started", "PO2")
+    append(job, 3, "deferred", "PO2", {"attempt": "1", "reason": "login expired"})
+    append(job, 4, "stopped", "", {"reason": "the job itself: login expired"})
+    report = job.report()
+    assert [("2026-01-01T00:01:00Z", False, 0, 1), ("", False, 0, 1), ("", False, 0, 0)] == [
+        (po.waits_until, po.in_flight, po.interrupted, po.attempts) for po in report.pos
+    ]
+    assert report.last_run is not None
+    assert report.last_run.stopped == "the job itself: login expired"
+    assert "not done, stopped by the job itself: login expired" in "\n".join(report_lines(report, "r.html", 1))
+    assert (2, [], 0) == (len(report.pos[0].events), [po for po in report.pos if po.earlier], report.interrupted)
+    append(job, 5, "started", "PO2")
+    last = job.report().last_run
+    assert last is not None
+    assert not last.stopped
+
+
 def test_an_edit_is_no_attempt_on_the_page(job: EventCsv) -> None:
     """Whoever set a cell by hand did not take the PO up."""
     append(job, 0, "started", "PO1")

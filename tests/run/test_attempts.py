@@ -16,9 +16,14 @@ import steered
 from conftest import job_on, wait_until
 from plain import logged
 from runs import by_po, calls, make_job, rows_of
+from servers import unused_name
+
+from eventcsv import EventCsv
 
 if TYPE_CHECKING:
-    from eventcsv import EventCsv, RunResult
+    from servers import PgServer
+
+    from eventcsv import RunResult
 
 pytestmark = pytest.mark.usefixtures("no_process_is_left")
 
@@ -274,6 +279,33 @@ def test_what_somebody_finishes_while_it_waits_is_not_tried_again(tmp_path: Path
         finishing.join()
     assert ["PO1", "PO2"] == sorted(calls(tmp_path))
     assert {"PO1": "COMPLETED", "PO2": "COMPLETED"} == by_po(job)
+
+
+# --- on several hosts ---
+
+
+def test_a_po_that_waits_is_claimed_by_nobody(tmp_path: Path, pg_server: PgServer) -> None:
+    """Whoever is there at its time tries it again: the host that let it wait, or another one when that has stopped."""
+    name, hosts = unused_name("steered"), list[EventCsv]()
+    for host in ("a", "b"):
+        (tmp_path / host).mkdir()
+        path = Path(make_job(tmp_path / host, {"PO1": "fail fail fine", "PO2": "fine", "PO3": "fine"}).csv_path)
+        path.write_text(path.read_text().replace(f"{tmp_path}/{host}", str(tmp_path)))
+        hosts.append(EventCsv(path, log=pg_server.url, job=name))
+    first, second = hosts
+    result = run(first, attempts=2, retry_after_s=1.5)
+    assert ({"COMPLETED": 2, "ERROR": 1}, 1) == (result.by_status, result.retried)
+    first.record_deferred("PO1", attempt=2, reason="busy", wait_s=1.5)
+    claims = first.log.claims(owner="looks", lease_s=30, seen=first.log.end().position)
+    assert claims is not None
+    assert frozenset() == claims.held()
+    claims.close()
+    assert ["PO1"] == [item.key for item in second.progress().waiting]
+    result = run(second, attempts=3)
+    assert ({"COMPLETED": 1}, 0) == (result.by_status, result.elsewhere)
+    *_, before, last = times(tmp_path, "PO1")
+    assert last - before >= 1.5
+    assert ["", "2", "3"] == [number for kind, number, _ in attempts(second, "PO1") if kind == "started"]
 
 
 # --- functions that are coroutines ---

@@ -1,7 +1,7 @@
 """eventcsv: crash-proof results for long jobs over the rows of a CSV.
 
-Workers call `emit_result()`; an `EventCsv` folds what they recorded into the CSV. Importing this loads the light worker
-side only.
+Workers call `emit_result()`; an `EventCsv` folds what they recorded into the CSV. Whatever is asked of this is loaded
+then, and not before.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from eventcsv.errors import (
     UnsupportedFormat,
 )
 from eventcsv.event import Event, Status
-from eventcsv.job import EventCsv
 from eventcsv.version import __version__
-from eventcsv.worker.emit import emit_result
 
 if TYPE_CHECKING:
     from eventcsv.formats.export import ExportResult
     from eventcsv.formats.import_workbook import ImportResult
+    from eventcsv.job import EventCsv
     from eventcsv.report.model import Report
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from eventcsv.view.progress import Progress
     from eventcsv.view.prune import PruneResult
     from eventcsv.view.verify import VerifyReport
+    from eventcsv.worker.emit import emit_result
 
 __all__ = [
     "AppendError",
@@ -76,10 +76,11 @@ __all__ = [
     "emit_result",
 ]
 
-# These load Polars, so only for who asks.
-_OPERATOR_SIDE = {
+# Only for who asks: most of them load Polars, and the command line says what it can do without any of them.
+_WHERE = {
     "Backup": "view.backup",
     "CompactResult": "view.compact_result",
+    "EventCsv": "job",
     "ExportResult": "formats.export",
     "ImportResult": "formats.import_workbook",
     "Progress": "view.progress",
@@ -88,12 +89,13 @@ _OPERATOR_SIDE = {
     "RunResult": "run.run",
     "Session": "run.session",
     "VerifyReport": "view.verify",
+    "emit_result": "worker.emit",
 }
 
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not listed above is a mistake
 
     def __getattr__(name: str) -> object:
-        if name in _OPERATOR_SIDE:
-            return getattr(import_module(f"eventcsv.{_OPERATOR_SIDE[name]}"), name)
+        if name in _WHERE:
+            return getattr(import_module(f"eventcsv.{_WHERE[name]}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

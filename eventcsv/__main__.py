@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import signal
+import sys
+from contextlib import suppress
 
 from eventcsv.cli.first_process import leave_the_first_process
+from eventcsv.version import __version__
 
 
 def main() -> None:
     """Run the command line."""
     leave_the_first_process()
+    if sys.argv[1:] == ["--version"]:  # which needs nothing of what a command has to load
+        with suppress(OSError):  # which is told below, as for any command
+            print(f"eventcsv {__version__}", flush=True)  # noqa: T201  # that is all it does
+            return
     # Until there is somebody who can say something, Ctrl-C ends this as it ends any program: without a traceback.
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from eventcsv.storage.system import NEW_FILE_MODE
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -40,6 +38,7 @@ def configure_logging(level: str | None, path: Path | None) -> None:
 
 def _opened(path: Path) -> Any:  # noqa: ANN401  # a text file
     """Open a log file for appending, readable by its owner only."""
+    from eventcsv.storage.system import NEW_FILE_MODE  # noqa: PLC0415  # few have such a file
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags, NEW_FILE_MODE)

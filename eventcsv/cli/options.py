@@ -17,13 +17,11 @@ from eventcsv.cli.log_output import configure_logging
 from eventcsv.cli.output import say
 from eventcsv.errors import EventCsvError
 from eventcsv.event import DEFAULT_KEY
-from eventcsv.job import EventCsv
-from eventcsv.log.file_log import Durability
-from eventcsv.storage.network import network_file_system_of
-from eventcsv.worker.recorder import STATUS_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from eventcsv.job import EventCsv
 
 
 def _one_character(text: str | None) -> str | None:
@@ -78,7 +76,7 @@ StatusColumn = Annotated[
     typer.Option(
         "--status-column",
         metavar="COLUMN",
-        envvar=STATUS_VARIABLE,
+        envvar="EVENTCSV_STATUS_COLUMN",
         help="The column that says what came of a row, if STATUS of the list means something else. [default: STATUS]",
         rich_help_panel=_PANEL,
     ),
@@ -154,7 +152,8 @@ JobName = Annotated[
     ),
 ]
 DurabilityOf = Annotated[
-    Durability, typer.Option("--durability", help="What a recorded result survives: a power cut, or a crash only.")
+    Literal["disk", "process"],
+    typer.Option("--durability", help="What a recorded result survives: a power cut, or a crash only."),
 ]
 Done = Annotated[
     list[str],
@@ -361,6 +360,8 @@ def _job(
     lock_timeout_s: LockTimeoutS = 30.0,
     debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
 ) -> EventCsv:
+    from eventcsv.job import EventCsv  # noqa: PLC0415  # --help has no need of it
+
     if log_level or log_file:
         configure_logging(log_level, log_file)
     return EventCsv(
@@ -379,16 +380,24 @@ def _job(
 
 @cache
 def _shared_parameters() -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(_job, eval_str=True).parameters
+    return {item.name: _evaluated(item, _job) for item in inspect.signature(_job).parameters.values()}
+
+
+def _evaluated(parameter: inspect.Parameter, function: Callable[..., object]) -> inspect.Parameter:
+    """Return a parameter of a function with its annotation instead of the text of it."""
+    return parameter.replace(annotation=eval(parameter.annotation, function.__globals__))  # noqa: S307  # our own text
 
 
 def on_job(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the arguments of `_job`, the CSV first, and call it with the job that they make."""
     shared = _shared_parameters()
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]  # without the job
+    _, *parts = inspect.signature(command).parameters.values()  # without the job
+    own = [_evaluated(item, command) for item in parts]
 
     @wraps(command)
     def wrapper(**arguments: Any) -> None:  # noqa: ANN401  # whatever the signature below says
+        from eventcsv.storage.network import network_file_system_of  # noqa: PLC0415  # the same
+
         job = _job(**{name: arguments.pop(name) for name in shared})
         if kind := network_file_system_of(job.log_dir):
             say(

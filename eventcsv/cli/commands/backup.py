@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ from eventcsv.cli import messages
 from eventcsv.cli.options import BackupName, Json, on_job
 from eventcsv.cli.output import Output
 from eventcsv.cli.wording import near
-from eventcsv.job import EventCsv
+
+if TYPE_CHECKING:
+    from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
 
 commands = typer.Typer(
     no_args_is_help=True,

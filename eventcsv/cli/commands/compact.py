@@ -10,10 +10,10 @@ from eventcsv.cli import messages
 from eventcsv.cli.options import AcceptEdit, Json, on_job
 from eventcsv.cli.output import Output, progress_bar, say
 from eventcsv.cli.wording import near, summary
-from eventcsv.job import EventCsv
 from eventcsv.masking import masked
 
 if TYPE_CHECKING:
+    from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
     from eventcsv.view.compact_result import CompactResult
 
 _LOOK_S: Final = 1.0

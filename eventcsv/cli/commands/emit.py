@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -14,8 +14,10 @@ from eventcsv.cli.options import CsvPath, Debug, DurabilityOf, JobName, Json, Ke
 from eventcsv.cli.output import Exit, Output, say
 from eventcsv.cli.wording import near
 from eventcsv.event import DEFAULT_KEY
-from eventcsv.job import EventCsv
 from eventcsv.masking import masked
+
+if TYPE_CHECKING:
+    from eventcsv.job import EventCsv
 
 commands = typer.Typer()
 Po = Annotated[str | None, typer.Argument(metavar="KEY", help="The PO, as in the key column.", show_default=False)]
@@ -70,6 +72,8 @@ def emit(
     CSV itself is brought up to date by `eventcsv compact`. With --stdin one process records any number of results; a
     line that is refused costs itself only, and the exit code is 1 then.
     """
+    from eventcsv.job import EventCsv  # noqa: PLC0415  # --help has no need of it
+
     _check_form(po, status, assignments, started=started, from_stdin=from_stdin)
     columns = _assigned(assignments or [])
     with EventCsv(

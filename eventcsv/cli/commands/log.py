@@ -10,7 +10,6 @@ from eventcsv.cli import messages
 from eventcsv.cli.options import Debug, Json, Key, LockTimeoutS
 from eventcsv.cli.output import Output, progress_bar
 from eventcsv.event import DEFAULT_KEY
-from eventcsv.log.opening import init_server, is_url, open_to_copy
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +43,8 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make eventcsv's schema in a database, unless it is there. It takes a role that may create a schema."""
+    from eventcsv.log.opening import init_server, is_url  # noqa: PLC0415  # --help has no need of them
+
     if not is_url(url):
         raise typer.BadParameter("has to be postgresql://host/database", param_hint="URL")
     place, lines = init_server(url, job=job, key=key, workers=workers, operators=operators, timeout_s=lock_timeout_s)
@@ -71,6 +72,7 @@ def copy(
     Nobody may append meanwhile. Afterwards use one of the two only: backups and the checkpoint fit both.
     """
     from eventcsv.log.copy import copy_log  # noqa: PLC0415  # most commands copy nothing
+    from eventcsv.log.opening import open_to_copy  # noqa: PLC0415  # the same
 
     with progress_bar("copying") as on_progress:
         result = copy_log(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path  # typer reads the annotations when it runs
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,9 @@ from eventcsv.cli import messages
 from eventcsv.cli.options import Done, Json, on_job
 from eventcsv.cli.output import Exit, Output, fail, progress_bar
 from eventcsv.event import DONE
-from eventcsv.job import EventCsv
+
+if TYPE_CHECKING:
+    from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
 
 commands = typer.Typer()
 

@@ -47,7 +47,6 @@ from eventcsv.cli.output import Exit, Output, fail, say, say_damage
 from eventcsv.cli.wording import near
 from eventcsv.errors import EventCsvError, reason_of
 from eventcsv.event import DONE
-from eventcsv.job import EventCsv
 from eventcsv.log.interface import LEASE_S
 from eventcsv.masking import masked
 from eventcsv.run.starting import check_callable, check_hook, workers_possible
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
 
     from eventcsv.cli.live.inline import Screen
     from eventcsv.cli.live.monitor import Monitor
+    from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
     from eventcsv.run.plan import Planned
     from eventcsv.run.run import RunResult
     from eventcsv.run.session import Session

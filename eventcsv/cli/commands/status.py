@@ -11,10 +11,10 @@ from eventcsv.cli.options import Done, Json, Po, on_job
 from eventcsv.cli.output import Exit, Output, fail, say
 from eventcsv.cli.wording import near
 from eventcsv.event import DONE
-from eventcsv.job import EventCsv
 
 if TYPE_CHECKING:
     from eventcsv.cli.live.monitor import Monitor
+    from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
     from eventcsv.log.types import Damage
 
 commands = typer.Typer()

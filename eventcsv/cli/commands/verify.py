@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eventcsv.cli import messages
 from eventcsv.cli.options import Json, on_job
 from eventcsv.cli.output import Output, progress_bar
-from eventcsv.job import EventCsv
+
+if TYPE_CHECKING:
+    from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
 
 commands = typer.Typer()
 

@@ -166,6 +166,8 @@ def _with_status(named: dict[str, tuple[str, object]], task: Task, status_column
         return named
     rest = {name: value for name, value in named.items() if name not in {ident, _STATUS}}
     given, own = named.get(ident, ("", None))[1], named.get(_STATUS)
+    if own and isinstance(own[1], Status):  # no cell is one, so this is no part of the row
+        return rest | {_STATUS: own}
     if not is_missing(given) and given != "":
         return rest | {_STATUS: (COLUMNS["status"], given)}
     if own is None or any(column_id(name) == _STATUS and text == own[1] for name, text in task.row.items()):

@@ -104,6 +104,26 @@ def test_another_column_takes_what_came_of_it(place: Path) -> None:
     assert ["Issued", "Completed", "Issued"] == column(place, "Status")
 
 
+def test_a_command_that_fails_is_an_error_in_the_other_column_too(place: Path) -> None:
+    """Whatever the list's own column says, and whatever the command names itself."""
+    path = place / "input.csv"
+    path.write_text(path.read_text().replace("Issued", "ERROR", 1))
+    said = """echo '{"RESULT": "COMPLETED"}'; exit 3"""
+    for script in ("exit 3", said):
+        done = run(
+            place,
+            "run",
+            "input.csv",
+            "--status-column",
+            "RESULT",
+            "--",
+            "sh",
+            "-c",
+            script.replace("{", "{{").replace("}", "}}"),
+        )
+        assert (1, ["ERROR"] * 3) == (done.returncode, column(place, "RESULT")), done.stdout
+
+
 def test_to_forget_the_other_column_is_noticed(place: Path) -> None:
     """A later run without --status-column is asked as a first one: it would do it all again, over the list's words."""
     assert 1 == run(place, "run", "input.csv", "jobs:work", "--status-column", "RESULT").returncode

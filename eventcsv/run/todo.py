@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from datetime import UTC, datetime
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
@@ -71,7 +71,7 @@ class Todo:
         self._attempted: dict[str, int] = {}
         self._waiting: list[tuple[float, str]] = []
         self._again: dict[str, None] = {}
-        self._begun: set[str] = set()
+        self._begun: Counter[str] = Counter()
         self._queue: deque[tuple[str, int]] = deque()
         self._met: set[str] = set()
         self._finished: set[str] = set()
@@ -136,8 +136,8 @@ class Todo:
         for key in chosen.get_column("key"):
             if key not in self._met and not _is_key(key):
                 self._refuse(key)
-        fresh = [] if self._is_full else chosen.select("key", "row").iter_rows()
-        self._queue = deque(item for item in fresh if item[0] not in self._met)
+        fresh = (item for item in chosen.select("key", "row").iter_rows() if item[0] not in self._met)
+        self._queue = deque(item for item in fresh if item[0] in self._begun or not self._is_full)
         self._queue.extend((key, self._row_of[key]) for key in self._again if key in self._row_of)
         return folded
 
@@ -250,6 +250,7 @@ class Todo:
         return refusal or token
 
     def _hold_back(self, key: str) -> None:
+        self._again.pop(key, None)
         self.interrupted += (key,)
         self.held += (key,)
         self._met.add(key)
@@ -267,23 +268,37 @@ class Todo:
         key, row = self._queue.popleft()
         self._met.add(key)
         self._again.pop(key, None)
-        self.retried += key in self._begun
-        self._begun.add(key)
-        if self._is_full:
-            self._queue = deque((key, self._row_of[key]) for key in self._again if key in self._row_of)
+        if key in self._begun:
+            self.retried += 1
+        self._begun[key] += 1
+        if self._begun[key] == 1 and self._is_full:
+            self._keep_begun()
         self._pace.begin(time.monotonic())
         attempt = self._attempted[key] = self._attempted.get(key, 0) + 1
         cells = dict(zip(self._names, self._rows.row(row), strict=True))
         return Task(key, cells, self._tokens.get(key), attempt, self._how.attempts.wait_s(attempt))
 
+    def _keep_begun(self) -> None:
+        """Forget what was not begun, since no more may be: what an earlier run had let wait, or others work on."""
+        self._queue = deque(item for item in self._queue if item[0] in self._begun)
+        self._held_elsewhere = deque(item for item in self._held_elsewhere if item[0] in self._begun)
+        self._waiting = [item for item in self._waiting if item[1] in self._begun]
+        heapify(self._waiting)
+        self._again = {key: None for key in self._again if key in self._begun}
+
     def returned(self, task: Task) -> None:
         """Take back a PO that nobody has begun."""
         self._attempted[task.key] = task.attempt - 1
-        self._begun.discard(task.key)
+        self._begun[task.key] -= 1
         if self._claims:
             self._claims.release(task.key)
             self._tokens.pop(task.key, None)
-        self._met.discard(task.key)
+        if self._begun[task.key]:  # not its first attempt, so its STATUS may be none of the chosen ones by now
+            self.retried -= 1
+            self._again[task.key] = None
+        else:
+            del self._begun[task.key]
+            self._met.discard(task.key)
         self._view_changed.set()
 
     # --- what came of one ---

@@ -281,6 +281,19 @@ def test_what_somebody_finishes_while_it_waits_is_not_tried_again(tmp_path: Path
     assert {"PO1": "COMPLETED", "PO2": "COMPLETED"} == by_po(job)
 
 
+def test_the_limit_counts_what_an_earlier_run_had_let_wait(tmp_path: Path) -> None:
+    """However many get due at the same time; the others stay pending."""
+    job = make_job(tmp_path, {f"PO{number}": "much-later fine" for number in range(6)})
+    script = script_of(job, attempts=3, retry_after_s=1)
+    wait_until(lambda: len(logged(job, "deferred")) == 6)
+    script.kill()
+    script.communicate()
+    wait_until(lambda: not job.session_holder())
+    result = run(job, attempts=3, limit=2)
+    assert (2, {"COMPLETED": 2}) == (result.processed, result.by_status)
+    assert 4 == len(job.pending())
+
+
 # --- on several hosts ---
 
 

@@ -46,6 +46,8 @@ def _act(word: str, key: str, folder: Path) -> Returned:
             raise OSError(f"no page for {key}, password=hunter2")
         case "retry":
             raise Retry("rate limited")
+        case "much-later":
+            raise Retry("busy", after_s=5)
         case "later":
             raise Retry("busy", after_s=0.7)
         case "stop":

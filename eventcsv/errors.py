@@ -7,7 +7,7 @@ pickling, since they travel from worker processes to their parent.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from eventcsv.event import Event
@@ -69,6 +69,10 @@ class AppendError(EventCsvError):
         return self.message
 
 
+MOST_WAIT_S: Final = 100 * 365 * 86_400.0
+"""How long a PO may be asked to wait, in seconds: the time at which that ends still is one that can be written down."""
+
+
 class Retry(Exception):
     """Raised by a function of `Session.run`: this PO has to be tried again later.
 
@@ -76,12 +80,12 @@ class Retry(Exception):
 
     Args:
         reason: Why, for people.
-        after_s: How long to wait at least, in seconds; by default as long as after a failure.
+        after_s: How long to wait at least, in seconds, up to 100 years; by default as long as after a failure.
     """
 
     def __init__(self, reason: str = "", after_s: float | None = None) -> None:
-        if after_s is not None and not 0 <= after_s < float("inf"):
-            raise ValueError(f"after_s: has to be a number of seconds from 0, not {after_s}")
+        if after_s is not None and not 0 <= after_s <= MOST_WAIT_S:
+            raise ValueError(f"after_s: has to be a number of seconds from 0 to {MOST_WAIT_S:.0f}, not {after_s}")
         super().__init__(reason, after_s)
         self.reason = reason
         self.after_s = after_s

@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from eventcsv.errors import MOST_WAIT_S
+
 LONGEST_WAIT_S: Final = 3_600.0
 """How long a PO waits at most for its next attempt, in seconds, unless it asks for longer itself."""
 
@@ -35,8 +37,10 @@ class Attempts:
     def __post_init__(self) -> None:
         if self.most < 1:
             raise ValueError(f"attempts: has to be 1 or more, not {self.most!r}")
-        if not 0 <= self.retry_after_s < float("inf"):
-            raise ValueError(f"retry_after_s: has to be a number of seconds from 0, not {self.retry_after_s!r}")
+        if not 0 <= self.retry_after_s <= MOST_WAIT_S:
+            raise ValueError(
+                f"retry_after_s: has to be a number of seconds from 0 to {MOST_WAIT_S:.0f}, not {self.retry_after_s!r}"
+            )
 
     def wait_s(self, attempt: int) -> float | None:
         """Return how long a PO waits after a failed attempt, in seconds; None when that was the last one.

@@ -108,6 +108,8 @@ def test_no_more_begin_than_the_pace_allows(pauses: list[float], rate: str) -> N
         (lambda: Choice.of(limit=0), "limit"),
         (lambda: Retry(after_s=-1), "after_s"),
         (lambda: Retry(after_s=float("nan")), "after_s"),
+        (lambda: Retry(after_s=1e12), "after_s"),
+        (lambda: Attempts(2, 1e12), "retry_after_s"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Any, name: str) -> None:

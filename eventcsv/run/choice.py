@@ -78,25 +78,25 @@ class Choice:
                 "Name the others as done, or set it back in the CSV"
             )
         if self.order_by is not None:
-            self._order(projection, source)
+            names = projection.table.names
+            if self._order(projection)[0] is None:
+                raise ValueError(f"order_by: {source} has no column {self.order_by!r}; it has {', '.join(names)}")
 
-    def _order(self, projection: Projection, source: str) -> tuple[int, bool]:
-        """Return the column that says the order, and whether the greatest come first."""
+    def _order(self, projection: Projection) -> tuple[int | None, bool]:
+        """Return the column that says the order, or None, and whether the greatest come first."""
         table = projection.table
         name = self.order_by or ""
         index = table.index_of(name)
-        if index is not None:
+        if index is not None or not name.startswith("-"):
             return index, False
-        index = table.index_of(name[1:]) if name.startswith("-") else None
-        if index is None:
-            raise ValueError(f"order_by: {source} has no column {name!r}; it has {', '.join(table.names)}")
-        return index, True
+        return table.index_of(name[1:]), True
 
     def of_pending(self, projection: Projection, done: Collection[str] | str) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return all pending POs in the order of the CSV, and those of them that are chosen, in their order.
 
         Returns:
-            Twice the columns `row`, `key` and `status`. `limit` is not applied: what a run has begun counts there.
+            Twice the columns `row`, `key` and `status`. `limit` is not applied: what a run has begun counts there. In
+            the order of the CSV, too, when the column that says another one is gone meanwhile.
         """
         pending = work_of(projection.table, done).filter(~pl.col("done")).select("row", "key", "status")
         chosen = pending
@@ -109,7 +109,9 @@ class Choice:
         return pending, chosen
 
     def _sorted(self, chosen: pl.DataFrame, projection: Projection) -> pl.DataFrame:
-        column, descending = self._order(projection, "the CSV")
+        column, descending = self._order(projection)
+        if column is None:
+            return chosen
         text = projection.table.texts(column).gather(chosen.get_column("row")).str.strip_chars(BLANKS)
         number = pl.col("text").str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
         order = pl.DataFrame({"text": text}).select(

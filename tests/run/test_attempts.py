@@ -294,6 +294,30 @@ def test_the_limit_counts_what_an_earlier_run_had_let_wait(tmp_path: Path) -> No
     assert 4 == len(job.pending())
 
 
+def test_a_column_of_the_order_may_go_while_it_runs(tmp_path: Path) -> None:
+    """Then the order is that of the CSV."""
+    path = tmp_path / "input.csv"
+    rows = [f"PO{number};;{what};{tmp_path};{9 - number}" for number, what in enumerate(["fine", "fine", "gate"])]
+    path.write_text("PO_NUMBER;STATUS;DO;IN;Priority\n" + "".join(f"{row}\n" for row in rows))
+    job = job_on(path)
+    with job.session(refresh_s=0.05) as session:
+
+        def drop() -> None:
+            wait_until(lambda: calls(tmp_path) == ["PO2"])
+            lines = path.read_text().splitlines()
+            place = lines[0].split(";").index("Priority")
+            cut = [";".join(cell for at, cell in enumerate(line.split(";")) if at != place) for line in lines]
+            path.write_text("\n".join(cut) + "\n")
+            wait_until(lambda: session.edits)
+            (tmp_path / "gate").touch()
+
+        dropping = threading.Thread(target=drop)
+        dropping.start()
+        result = session.run(steered.attempt, order_by="Priority")
+        dropping.join()
+    assert ({"COMPLETED": 3}, ["PO2", "PO0", "PO1"]) == (result.by_status, calls(tmp_path))
+
+
 # --- on several hosts ---
 
 

@@ -206,9 +206,10 @@ class Run:
         return last
 
     def result(self, *, stopped: str | None, edits: tuple[Edit, ...], duration_s: float) -> RunResult:
-        """Return what was done; what waits for another attempt has failed for now."""
+        """Return what was done; what waits for another attempt, and nobody has done meanwhile, has failed for now."""
         todo = self._todo
-        for outcome in self._waiting.values():
+        waiting = {key: outcome for key, outcome in self._waiting.items() if todo.is_open(key)}
+        for outcome in waiting.values():
             if outcome.status:
                 self._count(outcome)
         return RunResult(
@@ -225,7 +226,7 @@ class Run:
             duration_s=duration_s,
             edits=edits,
             again=tuple(todo.again),
-            waiting=tuple(self._waiting),
+            waiting=tuple(waiting),
             retried=todo.retried,
             notice=self.notice,
         )

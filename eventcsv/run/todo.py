@@ -81,6 +81,7 @@ class Todo:
         self._tokens: dict[str, int] = {}
         self._held_elsewhere: deque[tuple[str, int]] = deque()
         self._waited_for: set[str] = set()
+        self._finished_elsewhere: set[str] = set()
         self._look_again_at = 0.0
         self.elsewhere = 0
         self.refused: list[str] = []
@@ -221,6 +222,7 @@ class Todo:
             self._again.pop(key, None)
             if found is Refusal.FINISHED:
                 self.elsewhere += 1
+                self._finished_elsewhere.add(key)
                 self._met.add(key)
             elif found is Refusal.TOO_LONG:
                 self._refuse(key)
@@ -326,6 +328,10 @@ class Todo:
         """Leave a PO as it was, and begin it no more in this run."""
         self._put_aside(key)
         self._attempted.pop(key, None)
+
+    def is_open(self, key: str) -> bool:
+        """Tell whether a PO that was let wait is still to do, as far as is known here."""
+        return key in self._row_of and key not in self._finished_elsewhere
 
     def _put_aside(self, key: str) -> None:
         if self._claims:

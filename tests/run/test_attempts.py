@@ -275,8 +275,9 @@ def test_what_somebody_finishes_while_it_waits_is_not_tried_again(tmp_path: Path
 
         finishing = threading.Thread(target=finish)
         finishing.start()
-        session.run(steered.attempt, workers=2, attempts=2, retry_after_s=1)
+        result = session.run(steered.attempt, workers=2, attempts=2, retry_after_s=1)
         finishing.join()
+    assert ((), (), {"COMPLETED": 1}) == (result.failed, result.waiting, result.by_status)
     assert ["PO1", "PO2"] == sorted(calls(tmp_path))
     assert {"PO1": "COMPLETED", "PO2": "COMPLETED"} == by_po(job)
 

@@ -142,7 +142,8 @@ class Pool:
                 if not busy and (stopping() or not (self.tasks.waiting() or self.tasks.expects_more())):
                     return
                 ends = {worker.connection: worker for worker in self._workers}
-                for end in wait(list(ends), min(_TICK_S, self.tasks.due_in_s())):
+                takes_more = not stopping() and self._has_room()  # else what is due would be waited for without a pause
+                for end in wait(list(ends), min(_TICK_S, self.tasks.due_in_s()) if takes_more else _TICK_S):
                     self._listen(ends[end])  # type: ignore[index]  # what is waited for is what comes back
                 self._check_for_deaths()
                 self._check_deadlines()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -317,6 +318,27 @@ def test_a_column_of_the_order_may_go_while_it_runs(tmp_path: Path) -> None:
         result = session.run(steered.attempt, order_by="Priority")
         dropping.join()
     assert ({"COMPLETED": 3}, ["PO2", "PO0", "PO1"]) == (result.by_status, calls(tmp_path))
+
+
+def test_what_is_due_while_all_are_busy_costs_no_cpu(tmp_path: Path) -> None:
+    """It is waited for like anything else."""
+    job = make_job(tmp_path, {"PO1": "retry fine", "PO2": "gate"})
+    with job.session() as session:
+        used = []
+
+        def watch() -> None:
+            wait_until(lambda: calls(tmp_path) == ["PO1", "PO2"])
+            time.sleep(0.3)
+            before = time.process_time()
+            time.sleep(1.5)
+            used.append(time.process_time() - before)
+            (tmp_path / "gate").touch()
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        session.run(steered.attempt, attempts=2, retry_after_s=0.1)
+        watching.join()
+    assert used[0] < 0.5
 
 
 # --- on several hosts ---

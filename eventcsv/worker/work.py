@@ -73,26 +73,34 @@ def _work_on(task: Task, work: Work, process: Callable[[str, Row], Returned]) ->
     details = ""
     pid = os.getpid()
     asked: Retry | StopRun | None = None
+    message = ""
     try:
         cells = _cells(process(task.key, task.row), task, work.job.key, work.job.status_column)
     except BaseException as error:  # noqa: BLE001  # any failure of the caller's code is this PO's, and nobody else's
         asked = error if isinstance(error, Retry | StopRun) else None
-        message = str(asked) if asked else one_line(error, longest=LONGEST_MESSAGE)
+        message = _said(asked) if asked else one_line(error, longest=LONGEST_MESSAGE)
         cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: message}
         details = "" if asked else traceback.format_exc()[-_LONGEST_DETAILS:]
     if os.getpid() != pid:  # a child that the caller's code forked, and that has no business here
         os._exit(0)
     try:
         if isinstance(asked, StopRun):
-            return _put_back(work.job, task, str(asked), stop=str(asked))
+            return _put_back(work.job, task, message, stop=message)
         if asked and task.retry_s is not None:
             wait_s = task.retry_s if asked.after_s is None else asked.after_s
-            return _put_back(work.job, task, str(asked), wait_s=wait_s)
+            return _put_back(work.job, task, message, wait_s=wait_s)
         event = _record(work.job, task.key, cells)
     except AppendError as error:
-        stop = str(asked) if isinstance(asked, StopRun) else ""
+        stop = message if isinstance(asked, StopRun) else ""
         return Outcome(task.key, "", message=error.reason, details=details, unrecorded=error.event, stop=stop)
     return Outcome(task.key, event.cells[work.job.status_column], _text_of(event.cells), details, attempt=task.attempt)
+
+
+def _said(asked: Retry | StopRun) -> str:
+    try:
+        return str(asked)
+    except Exception:  # noqa: BLE001  # a class of the caller's may well fail to describe itself
+        return one_line(asked, longest=LONGEST_MESSAGE)
 
 
 def _put_back(job: Recorder, task: Task, reason: str, *, wait_s: float | None = None, stop: str = "") -> Outcome:

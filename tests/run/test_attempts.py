@@ -296,6 +296,27 @@ def test_the_limit_counts_what_an_earlier_run_had_let_wait(tmp_path: Path) -> No
     assert 4 == len(job.pending())
 
 
+def test_what_is_due_while_all_are_busy_costs_no_cpu(tmp_path: Path) -> None:
+    """It is waited for like anything else."""
+    job = make_job(tmp_path, {"PO1": "retry fine", "PO2": "gate"})
+    with job.session() as session:
+        used = []
+
+        def watch() -> None:
+            wait_until(lambda: calls(tmp_path) == ["PO1", "PO2"])
+            time.sleep(0.3)
+            before = time.process_time()
+            time.sleep(1.5)
+            used.append(time.process_time() - before)
+            (tmp_path / "gate").touch()
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        session.run(steered.attempt, attempts=2, retry_after_s=0.1)
+        watching.join()
+    assert used[0] < 0.5
+
+
 def test_a_column_of_the_order_may_go_while_it_runs(tmp_path: Path) -> None:
     """Then the order is that of the CSV."""
     path = tmp_path / "input.csv"
@@ -320,25 +341,12 @@ def test_a_column_of_the_order_may_go_while_it_runs(tmp_path: Path) -> None:
     assert ({"COMPLETED": 3}, ["PO2", "PO0", "PO1"]) == (result.by_status, calls(tmp_path))
 
 
-def test_what_is_due_while_all_are_busy_costs_no_cpu(tmp_path: Path) -> None:
-    """It is waited for like anything else."""
-    job = make_job(tmp_path, {"PO1": "retry fine", "PO2": "gate"})
-    with job.session() as session:
-        used = []
-
-        def watch() -> None:
-            wait_until(lambda: calls(tmp_path) == ["PO1", "PO2"])
-            time.sleep(0.3)
-            before = time.process_time()
-            time.sleep(1.5)
-            used.append(time.process_time() - before)
-            (tmp_path / "gate").touch()
-
-        watching = threading.Thread(target=watch)
-        watching.start()
-        session.run(steered.attempt, attempts=2, retry_after_s=0.1)
-        watching.join()
-    assert used[0] < 0.5
+def test_a_class_of_the_jobs_own_that_cannot_say_why_costs_no_worker(tmp_path: Path) -> None:
+    """Neither one that asks for another attempt, nor one that ends the run."""
+    job = make_job(tmp_path, {"PO1": "mute", "PO2": "mute"})
+    result = run(job, attempts=2, retry_after_s=0.01)
+    assert ("PO1", 0) == (*result.waiting, result.lost_workers)
+    assert "the job itself: MuteStop: (it cannot be shown)" == result.stopped
 
 
 # --- on several hosts ---

@@ -33,6 +33,20 @@ def attempt(key: str, row: dict[str, str]) -> Returned:
     return _RESULTS[word] if word in _RESULTS else _act(word, key, folder)
 
 
+class MuteRetry(Retry):
+    """Fails to describe itself."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class MuteStop(StopRun):
+    """Fails to describe itself."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 _RESULTS: dict[str, Returned] = {
     "fine": {"SUPPLIER": "found"},
     "negative": False,
@@ -48,6 +62,8 @@ def _act(word: str, key: str, folder: Path) -> Returned:
             raise Retry("rate limited")
         case "much-later":
             raise Retry("busy", after_s=5)
+        case "mute":
+            raise (MuteRetry if key == "PO1" else MuteStop)
         case "later":
             raise Retry("busy", after_s=0.7)
         case "stop":

@@ -83,6 +83,26 @@ def test_attempts_retries_interruptions_and_times(job: EventCsv) -> None:
     assert [False, False, True] == [po.in_flight for po in pos.values()]
 
 
+def test_what_was_put_back_was_not_interrupted(job: EventCsv) -> None:
+    """Neither what waits for its next attempt, whatever came of the one before, nor what the end of its run left."""
+    append(job, 0, "started", "PO1")
+    append(job, 1, "deferred", "PO1", {"attempt": "1", "until": "2026-05-04T06:00:05Z", "reason": "busy"})
+    append(job, 5, "started", "PO1", {"attempt": "2"})
+    append(job, 6, "result", "PO1", failed("busy"))
+    append(job, 6, "deferred", "PO1", {"attempt": "2", "until": "2026-05-04T06:00:15Z", "reason": "busy"})
+    append(job, 7, "started", "PO2")
+    append(job, 8, "deferred", "PO2", {"attempt": "1", "reason": "login expired"})
+    append(job, 9, "stopped", "", {"reason": "login expired"})
+    found = job.report()
+    assert (0, [False] * 3, [2, 1, 0]) == (
+        found.interrupted,
+        [po.in_flight for po in found.pos],
+        [po.attempts for po in found.pos],
+    )
+    assert found.last_run is not None
+    assert Ending.SOME_LEFT == found.last_run.ending
+
+
 def test_what_a_session_at_work_is_on_is_not_interrupted(job: EventCsv) -> None:
     """While somebody works on it, a PO without a result is in flight; once the session is over it was interrupted."""
     with job.session(session_id="mine"):

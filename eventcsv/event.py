@@ -125,10 +125,13 @@ MOVES: Final = (Kind.STARTED.value, Kind.DEFERRED.value, Kind.RESULT.value)
 """The kinds of lines after which `in_flight_after` knows where a PO is."""
 
 
+_MOST_DIGITS: Final = 9  # Python makes no number of some thousands of them
+
+
 def in_flight_after(event: Event, key: str) -> InFlight | None:
     """Return where a PO is after an event that took it up, put it back or ended it; None when it is at rest."""
     number, until = event.cells.get(ATTEMPT, "1"), event.cells.get(UNTIL, "")
-    attempt = int(number) if number.isascii() and number.isdecimal() else 1
+    attempt = int(number) if number.isascii() and number.isdecimal() and len(number) <= _MOST_DIGITS else 1
     if event.kind == Kind.STARTED:
         return InFlight(key, event.id, event.ts, attempt)
     if event.kind == Kind.DEFERRED and until:

@@ -31,6 +31,16 @@ def test_a_line_of_a_newer_eventcsv_stops_the_work(tmp_path: Path, action: Actio
     assert_says(message, "made by a newer eventcsv", "version 2", "Upgrade", "events-000001.jsonl")
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "", "-1", "²", "many"])
+def test_an_attempt_without_a_number_is_the_first_one(tmp_path: Path, number: str) -> None:
+    """Whoever wrote that line does not keep a job from its log."""
+    job = with_history(tmp_path / "input.csv")
+    line = {"v": 1, "id": "x-00-1", "ts": "", "kind": "started", "key": "PO3", "set": {"attempt": number}}
+    append_raw(job, sealed(line))
+    assert [("PO3", 1)] == [(item.key, item.attempt) for item in job.progress().in_flight]
+    job.compact()
+
+
 @pytest.mark.parametrize("action", [compact, replay, emit, history, verify], ids=named)
 def test_a_segment_of_a_newer_eventcsv_stops_the_work(tmp_path: Path, action: Action) -> None:
     """The header of a newer eventcsv stops writers too: who knows what its readers expect."""

@@ -118,13 +118,17 @@ class Command:
         Raises:
             Retry: It asks for another attempt.
             StopRun: It cannot be run at all.
+            OSError: What it printed could not be kept.
             ValueError: A cell cannot be an argument.
         """
         words = list(self._words(key, row))
         with ExitStack() as stack:
-            sinks = self._sinks(key, stack)
+            lost: list[OSError] = []
+            sinks = self._sinks(key, stack, lost)
             told, errors = map(_Reader, sinks)
             code = _run(words, key, orjson.dumps(dict(row)) + b"\n", told, errors)
+        if lost and code == 0:
+            raise lost[0]
         columns = told.record()
         if code == 0:
             return columns
@@ -143,14 +147,24 @@ class Command:
                 raise ValueError(f"a cell holds a NUL, which no argument of a program can: {word!r}")
             yield word
 
-    def _sinks(self, key: str, stack: ExitStack) -> tuple[Callable[[bytes], None], Callable[[bytes], None]]:
-        """Return where lines of standard output and of standard error go."""
+    def _sinks(
+        self, key: str, stack: ExitStack, lost: list[OSError]
+    ) -> tuple[Callable[[bytes], None], Callable[[bytes], None]]:
+        """Return where lines of standard output and of standard error go; why a file did not take one is noted."""
         if self.output_dir is None:
             head = f"{key}: ".encode(errors="replace")
             return (lambda line: _write(1, head + line), lambda line: _write(2, head + line))
         path = os.path.join(self.output_dir, f"{quote(key, safe=' ()+,=@')[:_LONGEST_NAME]}.txt")
         file = stack.enter_context(open(path, "ab", buffering=0))  # noqa: SIM115  # the stack closes it
-        return (lambda line: _write(file.fileno(), line),) * 2
+
+        def keep(line: bytes) -> None:
+            try:
+                while line:
+                    line = line[file.write(line) :]
+            except OSError as error:  # it runs on; nobody would read its pipes else
+                lost[:] = lost or [OSError(error.errno, error.strerror, path)]
+
+        return keep, keep
 
 
 _MESSAGE: Final = COLUMNS["error_message"]

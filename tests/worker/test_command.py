@@ -206,6 +206,14 @@ def test_output_can_be_kept_in_files(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "../a/b\nerr\n" == (tmp_path / "..%2Fa%2Fb.txt").read_text()
 
 
+def test_output_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+    """As of a program that cannot write; a failure of its own says more."""
+    (tmp_path / "PO1.txt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*PO1\.txt"):
+        Command.of(["sh", "-c", "seq 10000"], tmp_path)("PO1", {})
+    assert "exit code 3" == Command.of(["sh", "-c", "echo; exit 3"], tmp_path)("PO1", {})["ERROR_MESSAGE"]
+
+
 def test_100_mb_cost_no_memory(capfd: pytest.CaptureFixture[str]) -> None:
     """With newlines or without; the last line counts all the same."""
     code = "import sys; [sys.stdout.write(%r * 1000) for _ in range(%d)]; print('\\n{\"note\": 1}')"

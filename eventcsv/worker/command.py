@@ -6,6 +6,7 @@ Its output goes on line by line. What it leaves running ends with it.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -154,7 +155,7 @@ class Command:
         if self.output_dir is None:
             head = f"{key}: ".encode(errors="replace")
             return (lambda line: _write(1, head + line), lambda line: _write(2, head + line))
-        path = os.path.join(self.output_dir, f"{quote(key, safe=' ()+,=@')[:_LONGEST_NAME]}.txt")
+        path = os.path.join(self.output_dir, f"{_file_name(key)}.txt")
         file = stack.enter_context(open(path, "ab", buffering=0))  # noqa: SIM115  # the stack closes it
 
         def keep(line: bytes) -> None:
@@ -165,6 +166,14 @@ class Command:
                 lost[:] = lost or [OSError(error.errno, error.strerror, path)]
 
         return keep, keep
+
+
+def _file_name(key: str) -> str:
+    """Return what the file of a PO may be called, which no other one is."""
+    name = quote(key, safe=" ()+,=@")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}~{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 _MESSAGE: Final = COLUMNS["error_message"]

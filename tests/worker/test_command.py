@@ -198,11 +198,11 @@ def test_output_comes_line_by_line(capfd: pytest.CaptureFixture[str]) -> None:
 def test_output_can_be_kept_in_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One a PO, whatever its key is; a further attempt is added."""
     command = Command.of(["sh", "-c", "echo $0; echo err >&2", "{}"], tmp_path)
-    for key in ("PO1", "../a/b", ".", "é" * 200, "PO1"):
+    for key in ("PO1", "../a/b", ".", "é" * 200, "é" * 201, "PO1"):
         command(key, {})
     assert ("", "") == capfd.readouterr()
     assert "PO1\nerr\nPO1\nerr\n" == (tmp_path / "PO1.txt").read_text()
-    assert 4 == len(list(tmp_path.iterdir()))
+    assert 5 == len(list(tmp_path.iterdir()))
     assert "../a/b\nerr\n" == (tmp_path / "..%2Fa%2Fb.txt").read_text()
 
 

@@ -73,6 +73,9 @@ class Listener(Protocol):
     def lost(self, task: Task, reason: str) -> None:
         """Take note that a worker was lost with its task."""
 
+    def asked_to_stop(self, reason: str) -> None:
+        """Take note that an initializer wants nothing more to be begun."""
+
 
 @dataclass(slots=True, eq=False)
 class _Worker:
@@ -196,6 +199,8 @@ class Pool:
             case Logged():
                 _log(worker, message)
             case Broken():
+                if message.is_stop:
+                    self.listener.asked_to_stop(message.reason)
                 self._bury(worker, f"its initializer failed: {message.reason}")
 
     def _check_for_deaths(self) -> None:

@@ -103,9 +103,8 @@ class Run:
     def finished(self, outcome: Outcome) -> None:
         """Take note of what came of a PO."""
         self._waiting.pop(outcome.key, None)
-        if outcome.stop and not self.hopeless:
-            self.hopeless = f"the job itself: {outcome.stop}"
-            masking.get_logger().warning("run.stopped", key=outcome.key, reason=outcome.stop)
+        if outcome.stop:
+            self.asked_to_stop(outcome.stop)
         if outcome.taken_over:
             self._todo.finish(outcome.key, recorded=False)
             self._taken_over += 1
@@ -116,6 +115,12 @@ class Run:
         else:
             self._unrecorded_in_a_row = 0
             self._note_recorded(outcome)
+
+    def asked_to_stop(self, reason: str) -> None:
+        """Take note that the job wants nothing more to be begun."""
+        if not self.hopeless:
+            self.hopeless = f"the job itself: {reason}"
+            masking.get_logger().warning("run.stopped", reason=reason)
 
     def _note_recorded(self, outcome: Outcome) -> None:
         failed = outcome.status in FAILED

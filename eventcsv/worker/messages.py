@@ -84,9 +84,11 @@ class Broken:
 
     Attributes:
         reason: What its initializer raised.
+        is_stop: Whether that asks the whole run to stop.
     """
 
     reason: str
+    is_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ import threading
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
+from eventcsv.errors import StopRun
 from eventcsv.signals import STOP_SIGNALS
 from eventcsv.worker.event_loop import EventLoop
 from eventcsv.worker.messages import Broken, Leave, Logged, Ready, Taken
 from eventcsv.worker.values import LONGEST_MESSAGE, one_line
-from eventcsv.worker.work import work_on
+from eventcsv.worker.work import reason_asked, work_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,10 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
     try:
         _open(work, loop, at_end)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the session has to know
-        send(Broken(one_line(error, longest=LONGEST_MESSAGE)))
+        if isinstance(error, StopRun):
+            send(Broken(reason_asked(error), is_stop=True))
+        else:
+            send(Broken(one_line(error, longest=LONGEST_MESSAGE)))
         return
     with suppress(EOFError, ConnectionError):  # the session has ended, or has died
         send(Ready(os.getpid()))

@@ -78,7 +78,7 @@ def _work_on(task: Task, work: Work, process: Callable[[str, Row], Returned]) ->
         cells = _cells(process(task.key, task.row), task, work.job.key, work.job.status_column)
     except BaseException as error:  # noqa: BLE001  # any failure of the caller's code is this PO's, and nobody else's
         asked = error if isinstance(error, Retry | StopRun) else None
-        message = _said(asked) if asked else one_line(error, longest=LONGEST_MESSAGE)
+        message = reason_asked(asked) if asked else one_line(error, longest=LONGEST_MESSAGE)
         cells = {COLUMNS["status"]: Status.ERROR, COLUMNS["error_message"]: message}
         details = "" if asked else traceback.format_exc()[-_LONGEST_DETAILS:]
     if os.getpid() != pid:  # a child that the caller's code forked, and that has no business here
@@ -96,7 +96,8 @@ def _work_on(task: Task, work: Work, process: Callable[[str, Row], Returned]) ->
     return Outcome(task.key, event.cells[work.job.status_column], _text_of(event.cells), details, attempt=task.attempt)
 
 
-def _said(asked: Retry | StopRun) -> str:
+def reason_asked(asked: Retry | StopRun) -> str:
+    """Return why a function of the caller's asks for another attempt, or for the end of the run."""
     try:
         return str(asked)
     except Exception:  # noqa: BLE001  # a class of the caller's may well fail to describe itself

@@ -203,6 +203,13 @@ def test_a_function_can_stop_the_run(tmp_path: Path) -> None:
     assert not job.progress().stopped
 
 
+def test_an_initializer_can_stop_the_run(tmp_path: Path) -> None:
+    """Before anything is begun, and at its first word: to start another worker would help nobody."""
+    job = make_job(tmp_path, {"PO1": "fine", "PO2": "fine"})
+    result = run(job, workers=2, initializer=steered.login)
+    assert ("the job itself: login expired", 0, []) == (result.stopped, result.processed, logged(job, "started"))
+
+
 @pytest.mark.parametrize("halt", [4, "50%"])
 def test_the_brake_ends_a_run(tmp_path: Path, halt: int | str) -> None:
     """Attempts count, since with attempts nothing is given up before all have failed once."""

@@ -79,6 +79,11 @@ def _act(word: str, key: str, folder: Path) -> Returned:
     return None
 
 
+def login() -> None:
+    """Find that there is no way in."""
+    raise StopRun("login expired")
+
+
 # --- asynchronous ones ---
 
 _opened: dict[str, Any] = {}

@@ -135,6 +135,8 @@ def run(
     words = ctx.meta.get(_COMMAND)
     _check(choice, how)
     if dry_run:
+        if words is not None:
+            _command(job, words, None)
         _show_plan(job, choice, done, as_json=as_json)
         return
     from eventcsv.cli.live.monitor import Monitor  # noqa: PLC0415  # the operator side

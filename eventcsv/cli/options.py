@@ -285,7 +285,8 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Only show which POs would be worked on, in their order, and how often they were tried. Writes nothing.",
+        help="Only show which POs would be worked on, in their order, and how often they were tried. Writes nothing, "
+        "and needs no function or command.",
         rich_help_panel=_CHOICE,
     ),
 ]
@@ -295,7 +296,7 @@ AttemptsOf = Annotated[
         "--attempts",
         metavar="COUNT",
         min=1,
-        help="Try a PO that fails so often, after the others.",
+        help="How often a PO that fails is tried in all, each time after the others.",
         rich_help_panel=_STEERING,
     ),
 ]
@@ -305,7 +306,7 @@ RetryAfterS = Annotated[
         "--retry-after",
         metavar="SECONDS",
         callback=_seconds_from(0),
-        help="How long the second attempt waits; each further one twice as long, up to an hour.",
+        help="With --attempts: how long the second one waits; each further one twice as long, up to an hour.",
         rich_help_panel=_STEERING,
     ),
 ]
@@ -333,7 +334,7 @@ OutputDir = Annotated[
         "--output-dir",
         metavar="DIR",
         file_okay=False,
-        help="With a command behind --: keep what it prints there, a file a PO, instead of showing it.",
+        help="With a command behind --: keep what it prints in this directory, a file a PO, instead of showing it.",
     ),
 ]
 Yes = Annotated[

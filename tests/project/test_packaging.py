@@ -59,7 +59,7 @@ def check_wheel(built: Path) -> None:
     with zipfile.ZipFile(built / f"eventcsv-{__version__}-py3-none-any.whl") as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert {name for name in sources() if name.startswith("eventcsv/")} == names
-    assert {"eventcsv/py.typed", "eventcsv/docs/guide.md"} <= names
+    assert {"eventcsv/py.typed", "eventcsv/docs/guide.md", "eventcsv/docs/recipes.md"} <= names
 
 
 def check_sdist(built: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 from command_line import run
 from documents import DOCUMENTS, LANGUAGES, PAGES, PROJECT, README, Block, Reader, blocks
+from portal import Portal
 from servers import PgServer
 from typer.main import get_command
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BENCHMARKS: Final = PROJECT / "benchmarks/README.md"
-HOSTS: Final = PROJECT / "eventcsv/docs/hosts.md"
 COMMANDS: Final = PROJECT / "eventcsv/docs/commands.md"
 TROUBLESHOOTING: Final = PROJECT / "eventcsv/docs/troubleshooting.md"
 COMMAND: Final = re.compile(r"^ *(?:\$ )?((?:make|\.venv/bin/python) .*?)(?: {3,}|$)", re.MULTILINE)
@@ -30,6 +31,7 @@ FENCED: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 MARKED: Final = re.compile(r"`([^`]+)`")
 OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+SERVERS: Final = {"db.example": "database", "portal.example": "portal"}
 OF_OTHERS: Final = {"--init", "--joblog", "--resume"}  # docker's, and GNU parallel's
 
 
@@ -38,7 +40,7 @@ def names(documents: list[Path]) -> list[str]:
 
 
 @pytest.fixture
-def address() -> Iterator[str]:
+def database() -> Iterator[str]:
     """The address of a PostgreSQL server with the database and the roles that the page about hosts names."""
     server = PgServer()
     try:
@@ -51,10 +53,20 @@ def address() -> Iterator[str]:
         server.remove()
 
 
+@pytest.fixture
+def portal() -> Iterator[str]:
+    """The address of the web server that the recipes download from."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    with Portal() as server:
+        yield server.address
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
 def test_a_document_runs_from_top_to_bottom(document: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Its blocks, done one after the other in a copy of the project, do and print what they say."""
-    reader = Reader(tmp_path / "project", request.getfixturevalue("address") if document == HOSTS else "")
+    named = [name for name in ("db.example", "portal.example") if name in document.read_text()]
+    reader = Reader(tmp_path / "project", {name: request.getfixturevalue(SERVERS[name]) for name in named})
     for block in blocks(document):
         reader.read(block)
     assert reader.ran or not blocks(document)

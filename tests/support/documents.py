@@ -19,9 +19,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eventcsv.log.line import sealed, unsealed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROJECT: Final = Path(__file__).parents[2]
 README: Final = PROJECT / "README.md"
@@ -34,7 +37,6 @@ _BLOCK: Final = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _NOT_TYPED: Final = frozenset({"make demo", "make test"})  # the guide shows what the one prints; this is the other
-_SERVER: Final = "db.example"
 _MADE: Final = re.compile(r"^(?:\.venv/|python3 |touch |mkdir |cp ).*\n", re.MULTILINE)  # what make says it does
 _VOLATILE: Final = (
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
@@ -45,6 +47,7 @@ _VOLATILE: Final = (
     (r"byte [\d,]+\)", "byte <n>)"),
     (r"[\d,]+ a minute", "<rate>"),
     (r" in \d+:\d\d:\d\d", " in <time>"),
+    (r"(next|until) \d\d:\d\d(:\d\d)?", r"\1 <time>"),
     (r"took       \d+\.\d\d s", "took <seconds>"),
 )
 
@@ -125,17 +128,17 @@ class Reader:
 
     Args:
         place: Where: a folder for a copy of the project.
-        server: The address of the PostgreSQL server that the documents call db.example, or "".
+        servers: The addresses of the servers that the documents call db.example and portal.example.
     """
 
-    def __init__(self, place: Path, server: str = "") -> None:
+    def __init__(self, place: Path, servers: Mapping[str, str] | None = None) -> None:
         ignored = shutil.ignore_patterns(".*_cache", ".git", ".venv*", ".hypothesis", "input", "backup", "__pycache__")
         shutil.copytree(PROJECT, place, ignore=ignored)
         if Path(sys.prefix, "installed").exists():  # what the README's first command would install is there
             (place / ".venv").symlink_to(sys.prefix)
             os.utime(place / "pyproject.toml", (0, 0))  # else make would install anew after each change of branch
         self.place = place
-        self.server = server or _SERVER
+        self._servers = servers or {}
         self.ran: list[str] = []
         self._printed = ""
         self._environment = {
@@ -161,7 +164,7 @@ class Reader:
     def _write(self, block: Block) -> None:
         """Write a script to its file, or run it when it names none."""
         script = self.place / (block.file or "example.py")
-        script.write_text(block.body.replace(_SERVER, self.server))
+        script.write_text(self._reached(block.body))
         script.chmod(0o755)
         if not block.file:
             self._printed = self._sh(".venv/bin/python example.py").stdout
@@ -184,7 +187,7 @@ class Reader:
             return
         if command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
-            self._environment[name] = value.replace(_SERVER, self.server)
+            self._environment[name] = self._reached(value)
             return
         if command == "source .venv/bin/activate":
             self._environment["PATH"] = f"{self.place}/.venv/bin{os.pathsep}{self._environment['PATH']}"
@@ -197,7 +200,7 @@ class Reader:
 
     def _sh(self, command: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command.replace(_SERVER, self.server),
+            self._reached(command),
             shell=True,
             cwd=self.place,
             env=self._environment,
@@ -205,10 +208,17 @@ class Reader:
             text=True,
             check=False,
         )
-        done.stdout = done.stdout.replace(self.server, _SERVER)
+        for name, address in self._servers.items():
+            done.stdout = done.stdout.replace(address, name)
         assert done.returncode in {0, 1, 3}, f"{command}: {done.stderr}"
         assert "Traceback" not in done.stderr, f"{command}: {done.stderr}"
         return done
+
+    def _reached(self, text: str) -> str:
+        """Return a text with the addresses of the servers that it names."""
+        for name, address in self._servers.items():
+            text = text.replace(name, address)
+        return text
 
     def _files(self, csv: Path) -> list[str]:
         """Return the files of a job as a tree block shows them."""

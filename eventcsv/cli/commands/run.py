@@ -120,15 +120,15 @@ def run(
     """Work through the POs that are not done, with worker processes. Run it again to go on after a crash.
 
     What to do with a PO is a Python function, or any command behind `--`, which is run without a shell: in its
-    arguments `{COLUMN}` is a cell, `{}` the key, `{{` a brace. Exit code 0 is COMPLETED, 75 asks for another attempt,
-    all else is ERROR with the end of standard error; a JSON object on its last line has columns. The row is on standard
-    input as JSON, the key in EVENTCSV_KEY.
+    arguments `{COLUMN}` is a cell, `{}` the key, `{{` a brace. Its exit code 0 is COMPLETED, 75 asks for another
+    attempt (see `--attempts`), all else is ERROR with the end of standard error; a JSON object on the last line of its
+    standard output has columns. The row is on standard input as JSON, the key in EVENTCSV_KEY.
 
     Each result is recorded before its worker takes up the next PO. A worker that dies or takes too long costs its own
     PO only (STATUS=ERROR, with what happened) and is replaced. CSV is current within a second, and a backup of it is
     made first. Ctrl-C once lets the workers finish what they are on, twice stops now.
 
-    Exit code 0 means that every PO of this run was worked on and none ended in ERROR or FAILED.
+    Exit code 0 of the run means that every PO of it was worked on and none ended in ERROR or FAILED.
     """
     choice = {"only": _keys(only), "status": status, "order_by": order_by, "limit": limit}
     how = {"attempts": attempts, "retry_after_s": retry_after_s, "halt": halt, "rate": rate}

@@ -247,8 +247,10 @@ def _stopped_lines(result: RunResult) -> Iterator[str]:
     if result.notice:
         yield line("note", result.notice)
     if result.stopped:
-        yield line("stopped", f"by {result.stopped}; run it again to go on")
-        if result.failed and not result.stopped.startswith("SIG"):
+        by_signal = result.stopped.startswith("SIG")
+        what_next = "run it again to go on" if by_signal else "once that is mended, run it again to go on"
+        yield line("stopped", f"by {result.stopped}; {what_next}")
+        if result.failed and not by_signal:
             yield line("", most_frequent(result.failed))
 
 

@@ -127,7 +127,7 @@ class Run:
         if outcome.status:
             self._brake.note(outcome.key, failed=failed)
             if self._brake.reason and not self.hopeless:
-                self.hopeless = f"itself, as {self._brake.reason}"
+                self.hopeless = f"its brake: {self._brake.reason}"
                 masking.get_logger().warning("run.stopped", reason=self._brake.reason)
             if self._brake.failed_at_first >= _SO_MANY and not (self._halts or self.notice):
                 self.notice = f"the first {_SO_MANY} POs all failed; --halt 20 (halt=20) ends such a run early"

@@ -219,7 +219,7 @@ def test_the_brake_ends_a_run(tmp_path: Path, halt: int | str) -> None:
     assert most <= result.processed <= most + 1
     assert len(result.waiting) == result.processed == len(result.failed)
     assert result.stopped is not None
-    assert result.stopped.startswith("itself, as ")
+    assert result.stopped.startswith("its brake: ")
     assert "halt" not in result.notice
     assert job.progress().stopped == result.stopped
 

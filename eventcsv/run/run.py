@@ -183,8 +183,8 @@ class Run:
         """Return what came of a PO whose worker was lost, or None when it is given back."""
         last = self._last_of(task)
         has_result = last is not None and last.kind == Kind.RESULT
-        if not has_result and self._todo.has_lapsed(task):  # nothing of the PO's is wrong
-            if self._todo.is_taken_over(task):
+        if not has_result and self._todo.claimed.has_lapsed(task):  # nothing of the PO's is wrong
+            if self._todo.claimed.is_taken_over(task):
                 raise ClaimLost(reason)
             masking.get_logger().warning("po.given_back", key=task.key, reason=reason)
             self._todo.give_back(task)
@@ -199,7 +199,7 @@ class Run:
         """Return the last event of a PO that is ours, as far as it can be read."""
         last = None
         try:
-            for event in history(self._job.log, task.key, since=self._todo.seen(task.key)):
+            for event in history(self._job.log, task.key, since=self._todo.claimed.seen(task.key)):
                 if event.kind == Kind.EDIT:
                     continue
                 if task.token is None or event.id.startswith(f"{self._writer}-"):  # others have ids of other hosts

@@ -299,7 +299,7 @@ class Session:
                     pool.run(lambda: stop.is_set() or bool(run.hopeless))
             finally:
                 self.stop = self._current = None
-                todo.close()
+                todo.claimed.close()
         stopped = stop.reason or run.hopeless or None
         if stopped:
             with suppress(EventCsvError, OSError):  # it is told by the result, too

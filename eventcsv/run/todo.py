@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from contextlib import suppress
 from datetime import UTC, datetime
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from eventcsv.errors import EventCsvError, InvalidEvent
 from eventcsv.event import BLANKS, Kind, column_id, moment_of
 from eventcsv.log.interface import Refusal
 from eventcsv.log.scan import events
+from eventcsv.run.claimed import Claimed
 from eventcsv.run.steering import Pace
 from eventcsv.worker.messages import Task
 from eventcsv.worker.rules import key_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from eventcsv.event import InFlight
-    from eventcsv.log.interface import Claims
     from eventcsv.log.types import Position
     from eventcsv.run.options import RunOptions
     from eventcsv.view.compactor import Compactor
@@ -50,6 +49,7 @@ class Todo:
         refused: Keys that no event, or no claim, may have.
         again: POs that were finished here and are to do again, since somebody set their STATUS back.
         retried: How many attempts were begun beyond the first one of each PO.
+        claimed: What is claimed, so that no other host works on it.
     """
 
     def __init__(
@@ -75,12 +75,9 @@ class Todo:
         self._queue: deque[tuple[str, int]] = deque()
         self._met: set[str] = set()
         self._finished: set[str] = set()
-        self._reset_at: dict[str, Position] = {}
         self._edits_seen: Position | None = None
         self._exhausted = False
-        self._tokens: dict[str, int] = {}
         self._held_elsewhere: deque[tuple[str, int]] = deque()
-        self._waited_for: set[str] = set()
         self._finished_elsewhere: set[str] = set()
         self._look_again_at = 0.0
         self.elsewhere = 0
@@ -89,10 +86,9 @@ class Todo:
         self.retried = 0
         folded = self._plan()
         how.choice.check(folded, how.done, source=job.csv_path)
-        self._start = folded.end.position
-        self._claims = job.log.claims(owner=owner, lease_s=how.lease_s, seen=self._start)
+        self.claimed = Claimed(job, compactor, how, owner=owner, start=folded.end.position)
         unfinished = {item.key: item for item in folded.in_flight}
-        for key in self._claims.held() if self._claims else ():
+        for key in self.claimed.by_anyone():
             unfinished.pop(key, None)
         self.interrupted = tuple(key for key, _ in self._queue if key in unfinished and not unfinished[key].waits)
         self.held = self.interrupted if self._hold else ()
@@ -157,7 +153,7 @@ class Todo:
                     self._finished.discard(key)
                     self._met.discard(key)
                     self.again[key] = None
-                    self._reset_at[key] = end
+                    self.claimed.see(key, end)
                     self._attempted.pop(key, None)
                     masking.get_logger().info("po.again", key=key)
 
@@ -182,8 +178,8 @@ class Todo:
             self._queue.extend(self._due(clock))
         if self._pace.wait_s(clock):
             return 0
-        if self._claims:
-            self._claim_next(self._claims)
+        if self.claimed.is_shared:
+            self._claim_next()
         return len(self)
 
     def _due(self, clock: float) -> Iterator[tuple[str, int]]:
@@ -203,53 +199,26 @@ class Todo:
             return max(0.0, self._waiting[0][0] - clock, self._pace.wait_s(clock))
         return float("inf")
 
-    def _claim_next(self, claims: Claims) -> None:
+    def _claim_next(self) -> None:
         """Bring to the front a PO that is claimed for this run; those that others work on wait at the side."""
         if not self._queue and self._held_elsewhere and time.monotonic() >= self._look_again_at:
             self._queue, self._held_elsewhere = self._held_elsewhere, deque()
             self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
-        while self._queue and self._queue[0][0] not in self._tokens:
-            key, _ = self._queue[0]
-            found = self._claim(key, claims)
-            if isinstance(found, int):
-                self._tokens[key] = found
-                return
+        while self._queue and (refusal := self.claimed.claim(self._queue[0][0])):
             item = self._queue.popleft()
-            if found is Refusal.HELD:
-                self._waited_for.add(key)
+            key, _ = item
+            if refusal is Refusal.HELD:
                 self._held_elsewhere.append(item)
                 continue
             self._again.pop(key, None)
-            if found is Refusal.FINISHED:
+            if refusal is Refusal.FINISHED:
                 self.elsewhere += 1
                 self._finished_elsewhere.add(key)
                 self._met.add(key)
-            elif found is Refusal.TOO_LONG:
+            elif refusal is Refusal.TOO_LONG:
                 self._refuse(key)
             else:
                 self._hold_back(key)
-
-    def _claim(self, key: str, claims: Claims) -> int | Refusal:
-        try:
-            found = claims.claim(key, seen=self._reset_at.get(key))
-        except EventCsvError as error:  # the server is away; what is in flight goes on
-            masking.get_logger().warning("claims.not_made", error=str(error))
-            return Refusal.HELD
-        if isinstance(found, int) and self._hold and key in self._waited_for:
-            return self._unless_interrupted(key, found, claims)
-        return found
-
-    def _unless_interrupted(self, key: str, token: int, claims: Claims) -> int | Refusal:
-        """Return the token of a PO that another host gave up, or why it is not to be worked on after all."""
-        try:
-            in_flight = {item.key for item in self._compactor.project().in_flight}
-            refusal = Refusal.INTERRUPTED if key in in_flight else None
-        except (EventCsvError, OSError) as error:  # it is looked at again
-            masking.get_logger().warning("run.not_planned_again", csv=self._job.csv_path, error=str(error))
-            refusal = Refusal.HELD
-        if refusal:
-            claims.release(key)
-        return refusal or token
 
     def _hold_back(self, key: str) -> None:
         self._again.pop(key, None)
@@ -263,7 +232,7 @@ class Todo:
 
     def has_lapsed(self, task: Task) -> bool:
         """Tell whether another host may have taken over a PO by now."""
-        return self._claims is not None and self._claims.has_lapsed(task.key)
+        return self.claimed.has_lapsed(task)
 
     def next_task(self) -> Task:
         """Return the next PO with its row."""
@@ -278,7 +247,7 @@ class Todo:
         self._pace.begin(time.monotonic())
         attempt = self._attempted[key] = self._attempted.get(key, 0) + 1
         cells = dict(zip(self._names, self._rows.row(row), strict=True))
-        return Task(key, cells, self._tokens.get(key), attempt, self._how.attempts.wait_s(attempt))
+        return Task(key, cells, self.claimed.token(key), attempt, self._how.attempts.wait_s(attempt))
 
     def _keep_begun(self) -> None:
         """Forget what was not begun, since no more may be: what an earlier run had let wait, or others work on."""
@@ -292,9 +261,7 @@ class Todo:
         """Take back a PO that nobody has begun."""
         self._attempted[task.key] = task.attempt - 1
         self._begun[task.key] -= 1
-        if self._claims:
-            self._claims.release(task.key)
-            self._tokens.pop(task.key, None)
+        self.claimed.release(task.key)
         if self._begun[task.key]:  # not its first attempt, so its STATUS may be none of the chosen ones by now
             self.retried -= 1
             self._again[task.key] = None
@@ -313,45 +280,23 @@ class Todo:
 
     def finish(self, key: str, *, recorded: bool) -> None:
         """Take note that a PO is over, with a result of this run's or without."""
-        if self._claims:
-            self._claims.forget(key)
-            self._tokens.pop(key, None)
+        self.claimed.forget(key)
         if recorded:
             self._finished.add(key)
 
     def wait(self, key: str, wait_s: float) -> None:
         """Let a PO wait for its next attempt, which another host may make as well."""
-        self._put_aside(key)
+        self.claimed.put_aside(key)
         heappush(self._waiting, (time.monotonic() + wait_s, key))
 
     def put_back(self, key: str) -> None:
         """Leave a PO as it was, and begin it no more in this run."""
-        self._put_aside(key)
+        self.claimed.put_aside(key)
         self._attempted.pop(key, None)
 
     def is_open(self, key: str) -> bool:
         """Tell whether a PO that was let wait is still to do, as far as is known here."""
         return key in self._row_of and key not in self._finished_elsewhere
-
-    def _put_aside(self, key: str) -> None:
-        if self._claims:
-            self._claims.release(key)
-            self._tokens.pop(key, None)
-            with suppress(EventCsvError):  # else what this run has recorded itself counts as another host's result
-                self._reset_at[key] = self._job.log.end().position
-
-    def is_taken_over(self, task: Task) -> bool:
-        """Tell whether another host has taken over a PO, by the server; no when it does not answer."""
-        return self._claims is not None and self._claims.is_taken_over(task.key)
-
-    def seen(self, key: str) -> Position:
-        """Return how much of the log was known of a PO when it was planned."""
-        return self._reset_at.get(key, self._start)
-
-    def close(self) -> None:
-        """Give back what is claimed."""
-        if self._claims:
-            self._claims.close()
 
 
 def _seconds_until(ts: str, now: datetime) -> float:

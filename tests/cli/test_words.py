@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventcsv import EventCsv, InvalidCsv
-from eventcsv.cli import messages
+from eventcsv.cli import messages, run_messages
 from eventcsv.run.run import RunResult
 from eventcsv.worker.messages import Outcome
 
@@ -39,7 +39,7 @@ def run_of(failed: Sequence[Outcome] = (), unrecorded: Sequence[Outcome] = ()) -
 
 
 def said_of(job: EventCsv, result: RunResult) -> str:
-    return text(messages.run_lines(job.csv_path, result, job.progress(), job.back_up(), "", done=("COMPLETED",)))
+    return text(run_messages.run_lines(job.csv_path, result, job.progress(), job.back_up(), "", done=("COMPLETED",)))
 
 
 # --- keys --------------------------------------------------------------------------------------------------------

@@ -13,20 +13,25 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 from typer.core import TyperCommand
 
-from eventcsv.cli import messages
+from eventcsv.cli import messages, run_messages
 from eventcsv.cli.function_argument import named_function
 from eventcsv.cli.live.inline import own_screen
 from eventcsv.cli.options import (
     AcceptEdit,
-    AttemptsOf,
     Done,
+    Json,
+    checked,
+    on_job,
+)
+from eventcsv.cli.output import Exit, Output, fail, say, say_damage
+from eventcsv.cli.run_options import (
+    AttemptsOf,
     DryRun,
     Finalizer,
     Function,
     Halt,
     Initializer,
     Interrupted,
-    Json,
     LeaseS,
     Limit,
     Only,
@@ -40,10 +45,7 @@ from eventcsv.cli.options import (
     TimeoutS,
     Workers,
     Yes,
-    checked,
-    on_job,
 )
-from eventcsv.cli.output import Exit, Output, fail, say, say_damage
 from eventcsv.cli.wording import near
 from eventcsv.errors import EventCsvError, reason_of
 from eventcsv.event import DONE
@@ -135,9 +137,7 @@ def run(
     words = ctx.meta.get(_COMMAND)
     _check(choice, how)
     if dry_run:
-        if words is not None:
-            _command(job, words, None)
-        _show_plan(job, choice, done, as_json=as_json)
+        _show_plan(job, choice, done, words, Output(as_json))
         return
     from eventcsv.cli.live.monitor import Monitor  # noqa: PLC0415  # the operator side
 
@@ -153,14 +153,19 @@ def run(
         work = partial(work, **hooks, **choice, **how)
         enough = partial(workers_possible, job.log, workers)
         result, trouble = _work(session, work, enough, partial(Monitor, job, done), screen)
+    raise typer.Exit(_tell(job, session, result, trouble, done=done, output=Output(as_json)))
+
+
+def _tell(job: EventCsv, session: Session, result: RunResult, trouble: str, *, done: list[str], output: Output) -> Exit:
+    """Say what came of a run; return the exit code."""
     progress = None if trouble else job.progress(done=done)
-    lines = messages.run_lines(job.csv_path, result, progress, session.backup, trouble, done=done)
-    Output(as_json).show(messages.run_record(session, result, progress, trouble), lines)
+    lines = run_messages.run_lines(job.csv_path, result, progress, session.backup, trouble, done=done)
+    output.show(run_messages.run_record(session, result, progress, trouble), lines)
     say_damage(job.log_place, session.damage)
     if session.damage:
-        raise typer.Exit(Exit.DAMAGE)
+        return Exit.DAMAGE
     failed = result.failed or result.unrecorded or result.refused or result.stopped or trouble
-    raise typer.Exit(Exit.FAILED if failed else Exit.FINE)
+    return Exit.FAILED if failed else Exit.FINE
 
 
 def _keys(only: list[str] | None) -> list[str] | None:
@@ -200,10 +205,12 @@ def _plan(job: EventCsv, choice: dict[str, Any], done: list[str]) -> list[Planne
         return job.plan(**choice, done=done)
 
 
-def _show_plan(job: EventCsv, choice: dict[str, Any], done: list[str], *, as_json: bool) -> None:
+def _show_plan(job: EventCsv, choice: dict[str, Any], done: list[str], words: list[str] | None, output: Output) -> None:
+    if words is not None:
+        _command(job, words, None)
     planned = _plan(job, choice, done)
     record = {"csv_path": job.csv_path, "planned": [dataclasses.asdict(item) for item in planned]}
-    Output(as_json).show(record, messages.plan_lines(job.csv_path, planned))
+    output.show(record, run_messages.plan_lines(job.csv_path, planned))
 
 
 def _work(
@@ -220,7 +227,7 @@ def _work(
     try:
         with session:
             monitor = watch()
-            for line in messages.session_lines(session.begun, session.backup, session.id):
+            for line in run_messages.session_lines(session.begun, session.backup, session.id):
                 say(line)
             for line in messages.key_lines(monitor.progress):
                 say(line)
@@ -295,7 +302,7 @@ def _ask_about_statuses(job: EventCsv, done: list[str], *, agreed: bool) -> None
     doubtful = {} if agreed else job.doubtful_statuses(done=done)
     if not doubtful:
         return
-    for line in messages.doubtful_lines(job.csv_path, doubtful, done, status_column=job.status_column):
+    for line in run_messages.doubtful_lines(job.csv_path, doubtful, done, status_column=job.status_column):
         say(line)
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         fail(f"{near(job.csv_path)}: nothing was done. Say which it is: --yes or --status-column", Exit.USAGE)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from contextlib import suppress
 
 from eventcsv.cli.first_process import leave_the_first_process
+from eventcsv.signals import while_loading
 from eventcsv.version import __version__
 
 
@@ -17,13 +17,8 @@ def main() -> None:
         with suppress(OSError):  # which is told below, as for any command
             print(f"eventcsv {__version__}", flush=True)  # noqa: T201  # that is all it does
             return
-    # Until there is somebody who can say something, Ctrl-C ends this as it ends any program: without a traceback.
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from eventcsv.cli.main import main as run  # noqa: PLC0415  # a spawned worker imports this module, too
-
-    signal.signal(signal.SIGINT, before)
+    with while_loading():
+        from eventcsv.cli.main import main as run  # noqa: PLC0415  # a spawned worker imports this module, too
     run()
 
 

@@ -98,6 +98,20 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
+def while_loading() -> Iterator[None]:
+    """Let Ctrl-C end this process as it ends any program: amid imports there is nobody who could say something."""
+    before = signal.getsignal(signal.SIGINT)
+    mine = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if mine:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the block as an exception does, so that what has to be done at its end is done."""
     numbers = (signal.SIGTERM, signal.SIGHUP)

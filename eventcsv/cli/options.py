@@ -17,6 +17,7 @@ from eventcsv.cli.log_output import configure_logging
 from eventcsv.cli.output import say
 from eventcsv.errors import EventCsvError
 from eventcsv.event import DEFAULT_KEY
+from eventcsv.signals import while_loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -206,11 +207,9 @@ def _job(
     lock_timeout_s: LockTimeoutS = 30.0,
     debug: Debug = False,  # noqa: ARG001  # its callback has turned it on
 ) -> EventCsv:
-    from eventcsv.job import EventCsv  # noqa: PLC0415  # --help has no need of it
-
     if log_level or log_file:
         configure_logging(log_level, log_file)
-    return EventCsv(
+    return job_class()(
         csv,
         log=log,
         job=job,
@@ -222,6 +221,13 @@ def _job(
         encoding=encoding,
         guard_formulas=guard_formulas,
     )
+
+
+def job_class() -> type[EventCsv]:
+    """Return `EventCsv`, which --help has no need of."""
+    with while_loading():
+        from eventcsv.job import EventCsv  # noqa: PLC0415  # not before a command needs it
+    return EventCsv
 
 
 @cache

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from eventcsv.cli import messages
-from eventcsv.cli.options import CsvPath, Debug, DurabilityOf, JobName, Json, Key, LockTimeoutS, LogPlace, StatusColumn
+from eventcsv.cli.options import (
+    CsvPath,
+    Debug,
+    DurabilityOf,
+    JobName,
+    Json,
+    Key,
+    LockTimeoutS,
+    LogPlace,
+    StatusColumn,
+    job_class,
+)
 from eventcsv.cli.output import Exit, Output, say
 from eventcsv.cli.wording import near
 from eventcsv.event import DEFAULT_KEY
@@ -72,11 +83,9 @@ def emit(
     CSV itself is brought up to date by `eventcsv compact`. With --stdin one process records any number of results; a
     line that is refused costs itself only, and the exit code is 1 then.
     """
-    from eventcsv.job import EventCsv  # noqa: PLC0415  # --help has no need of it
-
     _check_form(po, status, assignments, started=started, from_stdin=from_stdin)
     columns = _assigned(assignments or [])
-    with EventCsv(
+    with job_class()(
         csv,
         key=key,
         status_column=status_column,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from eventcsv.cli import messages
-from eventcsv.cli.options import BackupDir, CsvPath, Debug, Json, Key, checked, on_job
+from eventcsv.cli.options import BackupDir, CsvPath, Debug, Json, Key, checked, job_class, on_job
 from eventcsv.cli.output import Exit, Output, say_damage
 from eventcsv.event import DEFAULT_KEY
 
@@ -84,8 +84,6 @@ def import_(
     The row that holds the key column is the header; what stands above it is left out. Text stays text, dates become
     2025-10-02, and numbers have no more digits than Excel keeps. Merged cells give their text to all that they cover.
     """
-    from eventcsv.job import EventCsv  # noqa: PLC0415  # --help has no need of it
-
-    job = EventCsv(csv, key=key, backup_dir=backup_dir)
+    job = job_class()(csv, key=key, backup_dir=backup_dir)
     result = job.import_workbook(workbook, sheet=sheet, force=force, visible=visible)
     Output(as_json).show(result, messages.import_lines(result))

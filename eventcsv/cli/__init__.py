@@ -2,6 +2,7 @@
 
 `options` is what they take, `output` where a result goes and its exit code, `messages` what they say, and `wording` the
 words for it; `run_options` and `run_messages` are those of `run`, which has the most of both. `live` shows a job while
-it goes on; the rest is what a command needs around it: how it logs, how a function is found by its name, what becomes
-of an error that nobody expected, results from a pipe, and being the first process of a container.
+it goes on; the rest is what a command needs around it: `log_output`, `function_argument` for the function of a name,
+`tracebacks` for an error that nobody expected, results from a pipe in `piped`, and `first_process` for who is the first
+one of a container.
 """

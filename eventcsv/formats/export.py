@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, TYPE_CHECKING, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Final, Literal, assert_never, get_args
 
 import orjson
 import polars as pl
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eventcsv.view.compactor import Compactor
 
 Format = Literal["xlsx", "parquet", "jsonl"]
-FORMATS: Final = ("xlsx", "parquet", "jsonl")
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 _MARK: Final = {"eventcsv": "export"}
 _REFUSAL: Final = (
     ", and is no earlier export or was changed since. Name another file, or say --force (force=True) to replace it"
@@ -68,7 +68,7 @@ def _format_of(path: str, named: str | None) -> Format:
     found = named or {"ndjson": "jsonl"}.get(suffix, suffix)
     if found not in FORMATS:
         raise ValueError(f"which format is {named or path!r}? End the name in .xlsx, .parquet or .jsonl, or name one")
-    return cast("Format", found)
+    return found
 
 
 def export(
@@ -114,10 +114,13 @@ def _rendered(table: Table, file_format: Format) -> tuple[bytes, tuple[str, ...]
     frame = table.rows_as_text()
     frame.columns = _unique_names(table)
     buffer = io.BytesIO()
-    if file_format == "parquet":
-        frame.write_parquet(buffer, metadata=_MARK)
-    else:
-        frame.write_ndjson(buffer)
+    match file_format:
+        case "parquet":
+            frame.write_parquet(buffer, metadata=_MARK)
+        case "jsonl":
+            frame.write_ndjson(buffer)
+        case _:
+            assert_never(file_format)
     return buffer.getvalue(), ()
 
 

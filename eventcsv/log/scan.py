@@ -292,7 +292,7 @@ def torn_tail(segment: str, offset_bytes: int, tail: bytes, length_bytes: int) -
 def events(chunk: Chunk) -> tuple[list[Event], tuple[Damage, ...]]:
     """Return the events of a chunk, each one parsed, and its damage, lines that do not parse included.
 
-    This is the careful way, at some microseconds a line; `fold` takes it when a chunk does not add up.
+    This is the careful way, at some microseconds a line; `frames` takes it when a chunk does not add up.
     """
     damage = list(chunk.damage)
     found = [event for _, event in _placed(chunk, damage)]

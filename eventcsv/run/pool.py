@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from eventcsv import masking
 from eventcsv.errors import EventCsvError, reason_of
 from eventcsv.run import starting
-from eventcsv.run.process import GuardedProcess
+from eventcsv.run.process import ReapedProcess
 from eventcsv.signals import STOP_SIGNALS
 from eventcsv.worker.messages import Broken, Leave, Logged, Outcome, Ready, Taken, Task, Work
 from eventcsv.worker.serve import serve
@@ -45,7 +45,7 @@ _MOST_HANDINGS: Final = 3
 class Tasks(Protocol):
     """Where a pool has its tasks from."""
 
-    def waiting(self) -> int:
+    def ready(self) -> int:
         """Return how many tasks nobody has been given yet."""
 
     def expects_more(self) -> bool:
@@ -89,11 +89,11 @@ class _Worker:
         task: What it was handed, or None.
         taken: Whether it has taken that up.
         ready: Whether it has started.
-        pid: Its own process, once it has started; until then that of its guard.
+        pid: Its own process, once it has started; until then that of its reaper.
     """
 
     number: int
-    process: GuardedProcess
+    process: ReapedProcess
     connection: Connection
     deadline: float
     task: Task | None = None
@@ -142,7 +142,7 @@ class Pool:
                 if not stopping():
                     self._hand_out()
                 busy = any(worker.task for worker in self._workers)
-                if not busy and (stopping() or not (self.tasks.waiting() or self.tasks.expects_more())):
+                if not busy and (stopping() or not (self.tasks.ready() or self.tasks.expects_more())):
                     return
                 ends = {worker.connection: worker for worker in self._workers}
                 takes_more = not stopping() and self._has_room()  # else what is due would be waited for without a pause
@@ -157,12 +157,12 @@ class Pool:
 
     def _hand_out(self) -> None:
         # Asked only when somebody could take a task up: to say what waits may claim it, and keep it from other hosts.
-        while self._has_room() and (waiting := self.tasks.waiting()):
+        while self._has_room() and (ready := self.tasks.ready()):
             idle = next((worker for worker in self._workers if worker.ready and not worker.task), None)
             starting = sum(not worker.ready for worker in self._workers)
             if idle:  # asked for only now, so that it is what the CSV says at this moment
                 self._hand(self.tasks.next_task(), idle)
-            elif len(self._workers) < self.size and starting < waiting and time.monotonic() >= self._next_start_at:
+            elif len(self._workers) < self.size and starting < ready and time.monotonic() >= self._next_start_at:
                 self._start_worker()
             else:
                 return
@@ -234,7 +234,7 @@ class Pool:
     def _start_worker(self) -> None:
         connection, its_connection = multiprocessing.Pipe()
         number = next(self.numbers)
-        process = GuardedProcess(
+        process = ReapedProcess(
             target=serve,
             args=(self.work, f"{self.writer_prefix}-{number:02}", its_connection),
             name=f"eventcsv-worker-{number:02}",
@@ -339,13 +339,13 @@ def _kill(worker: _Worker) -> None:
     """Kill a worker with whatever it has started (a browser), and forget it."""
     worker.process.end()
     worker.process.join(_KILL_TIMEOUT_S)
-    if worker.process.exitcode is None:  # somebody has stopped its guard
+    if worker.process.exitcode is None:  # somebody has stopped its reaper
         worker.process.kill()
         worker.process.join()
     worker.connection.close()
 
 
-def _ending(process: GuardedProcess) -> str:
+def _ending(process: ReapedProcess) -> str:
     """Return, in words, how a worker ended."""
     process.join(_ENDING_TIMEOUT_S)
     code = process.exitcode

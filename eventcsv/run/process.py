@@ -13,13 +13,13 @@ from multiprocessing import popen_spawn_posix, reduction, resource_tracker, spaw
 from multiprocessing.context import SpawnProcess, set_spawning_popen
 from typing import TYPE_CHECKING, cast
 
-from eventcsv.run import reaper as guard
+from eventcsv.run import reaper
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 
-class GuardedProcess(SpawnProcess):
+class ReapedProcess(SpawnProcess):
     """Whatever it starts goes with it, and it goes with whoever has started it."""
 
     @staticmethod
@@ -30,7 +30,7 @@ class GuardedProcess(SpawnProcess):
         """Have it and whatever it has started killed, without waiting for that."""
         if self.pid is not None and self.exitcode is None:  # else the number may be somebody else's by now
             with suppress(ProcessLookupError):
-                os.kill(self.pid, guard.END_SIGNAL)
+                os.kill(self.pid, reaper.END_SIGNAL)
 
 
 class _GuardedPopen(popen_spawn_posix.Popen):
@@ -45,8 +45,8 @@ class _GuardedPopen(popen_spawn_posix.Popen):
             reduction.dump(process_obj, data)  # which notes in _fds what it needs
         finally:
             set_spawning_popen(None)
-        # The first one brings the data and stays open until the process is forgotten, by which the guard knows that it
-        # is not. Only the guard has the other end of the second one, which tells that all is over.
+        # The first one brings the data and stays open until the process is forgotten, by which the reaper knows that it
+        # is not. Only the reaper has the other end of the second one, which tells that all is over.
         its_end, lifeline = os.pipe()
         self.sentinel, life = os.pipe()
         self.finalizer = util.Finalize(self, _close, (lifeline, self.sentinel))
@@ -63,7 +63,7 @@ class _GuardedPopen(popen_spawn_posix.Popen):
         theirs = [*self._fds, tracker]
         numbers = [str(os.getpid()), str(its_end), str(life), ",".join(map(str, theirs))]
         command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=its_end)
-        before = [sys.executable, "-I", "-S", guard.__file__, *numbers]
+        before = [sys.executable, "-I", "-S", reaper.__file__, *numbers]
         return util.spawnv_passfds(os.fsencode(sys.executable), [*before, *command], [*theirs, its_end, life])
 
 

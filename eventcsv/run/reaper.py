@@ -32,7 +32,7 @@ _SET_CHILD_SUBREAPER = 36  # prctl(2)
 _SET_DEATH_SIGNAL = 1
 
 
-class _Guard:
+class _Reaper:
     """One worker, and all that comes of it."""
 
     def __init__(self) -> None:
@@ -78,12 +78,12 @@ def main() -> None:
     os.set_inheritable(int(life), False)
     os.setpgrp()  # Ctrl-C is for the session
     adopts = _prctl(_SET_CHILD_SUBREAPER, 1)
-    guard = _Guard()
-    heeded = {END_SIGNAL: guard.ask, signal.SIGCHLD: lambda *_: None}
+    reaper = _Reaper()
+    heeded = {END_SIGNAL: reaper.ask, signal.SIGCHLD: lambda *_: None}
     before = {number: signal.signal(number, handler) for number, handler in heeded.items()}
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, heeded)
-    guard.worker = os.fork()
-    if guard.worker == 0:
+    reaper.worker = os.fork()
+    if reaper.worker == 0:
         _become(command, before, mask)
     for fd in map(int, passed.split(",")):
         os.close(fd)
@@ -92,12 +92,12 @@ def main() -> None:
     # Else whoever reads what the session prints would wait for this process, too.
     for fd in {0, 1, 2} - {int(lifeline), int(life)}:
         os.dup2(silence, fd)
-    _wait(guard, int(session), int(lifeline))
-    guard.end_all(adopts=adopts)
-    _end_like(guard.status)
+    _wait(reaper, int(session), int(lifeline))
+    reaper.end_all(adopts=adopts)
+    _end_like(reaper.status)
 
 
-def _wait(guard: _Guard, session: int, lifeline: int) -> None:
+def _wait(reaper: _Reaper, session: int, lifeline: int) -> None:
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
@@ -105,7 +105,7 @@ def _wait(guard: _Guard, session: int, lifeline: int) -> None:
     ends.register(woken, select.POLLIN)
     ends.register(lifeline, 0)  # the worker reads it; only its end is of interest
     # The session's end of the pipe may have been inherited by others, so its death need not end the pipe.
-    while guard.reap() and guard.status is None and not guard.asked and os.getppid() == session:
+    while reaper.reap() and reaper.status is None and not reaper.asked and os.getppid() == session:
         for fd, _ in ends.poll(_LOOK_S * 1000):
             if fd == lifeline:
                 return
@@ -114,13 +114,13 @@ def _wait(guard: _Guard, session: int, lifeline: int) -> None:
 
 def _become(command: list[str], before: dict[signal.Signals, Any], mask: set[Any]) -> None:
     """Be the worker from here on."""
-    guard = os.getppid()
+    reaper = os.getppid()
     try:
-        _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)  # without its guard it would outlive what it was to end with
+        _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)  # without its reaper it would outlive what it was to end with
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if os.getppid() == guard:
+        if os.getppid() == reaper:
             os.execv(command[0], command)  # noqa: S606  # as multiprocessing would
     finally:
         os._exit(127)

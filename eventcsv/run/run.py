@@ -34,7 +34,7 @@ class RunResult:
     Attributes:
         processed: How many POs got a result.
         by_status: How many of them which STATUS.
-        failed: Those with STATUS ERROR or FAILED, in the order of their results.
+        failed: Those with STATUS ERROR or FAILED, in the order of their results; those still waiting come last.
         interrupted: The POs that were in flight when an earlier run died.
         held: Those of them that were held back, as asked.
         elsewhere: How many POs other hosts have finished or taken over meanwhile.

@@ -70,7 +70,7 @@ class Todo:
         self._pace = Pace(how.rate)
         self._attempted: dict[str, int] = {}
         self._waiting: list[tuple[float, str]] = []
-        self._again: dict[str, None] = {}
+        self._due_again: dict[str, None] = {}
         self._begun: Counter[str] = Counter()
         self._queue: deque[tuple[str, int]] = deque()
         self._met: set[str] = set()
@@ -135,7 +135,7 @@ class Todo:
                 self._refuse(key)
         fresh = (item for item in chosen.select("key", "row").iter_rows() if item[0] not in self._met)
         self._queue = deque(item for item in fresh if item[0] in self._begun or not self._is_full)
-        self._queue.extend((key, self._row_of[key]) for key in self._again if key in self._row_of)
+        self._queue.extend((key, self._row_of[key]) for key in self._due_again if key in self._row_of)
         return folded
 
     def _take_up_again(self, end: Position, pending: Collection[str]) -> None:
@@ -164,7 +164,7 @@ class Todo:
 
     # --- what the pool asks ---
 
-    def waiting(self) -> int:
+    def ready(self) -> int:
         """Return how many POs nobody has been given yet and could begin now, by the CSV as it is now."""
         if self._view_changed.is_set() or not (self._queue or self._held_elsewhere or self._exhausted):
             try:
@@ -187,7 +187,7 @@ class Todo:
         while self._waiting and self._waiting[0][0] <= clock:
             _, key = heappop(self._waiting)
             if key in self._row_of:
-                self._again[key] = None
+                self._due_again[key] = None
                 yield key, self._row_of[key]
 
     def due_in_s(self) -> float:
@@ -210,7 +210,7 @@ class Todo:
             if refusal is Refusal.HELD:
                 self._held_elsewhere.append(item)
                 continue
-            self._again.pop(key, None)
+            self._due_again.pop(key, None)
             if refusal is Refusal.FINISHED:
                 self.elsewhere += 1
                 self._finished_elsewhere.add(key)
@@ -221,7 +221,7 @@ class Todo:
                 self._hold_back(key)
 
     def _hold_back(self, key: str) -> None:
-        self._again.pop(key, None)
+        self._due_again.pop(key, None)
         self.interrupted += (key,)
         self.held += (key,)
         self._met.add(key)
@@ -238,7 +238,7 @@ class Todo:
         """Return the next PO with its row."""
         key, row = self._queue.popleft()
         self._met.add(key)
-        self._again.pop(key, None)
+        self._due_again.pop(key, None)
         if key in self._begun:
             self.retried += 1
         self._begun[key] += 1
@@ -255,7 +255,7 @@ class Todo:
         self._held_elsewhere = deque(item for item in self._held_elsewhere if item[0] in self._begun)
         self._waiting = [item for item in self._waiting if item[1] in self._begun]
         heapify(self._waiting)
-        self._again = {key: None for key in self._again if key in self._begun}
+        self._due_again = {key: None for key in self._due_again if key in self._begun}
 
     def returned(self, task: Task) -> None:
         """Take back a PO that nobody has begun."""
@@ -264,7 +264,7 @@ class Todo:
         self.claimed.release(task.key)
         if self._begun[task.key]:  # not its first attempt, so its STATUS may be none of the chosen ones by now
             self.retried -= 1
-            self._again[task.key] = None
+            self._due_again[task.key] = None
         else:
             del self._begun[task.key]
             self._met.discard(task.key)

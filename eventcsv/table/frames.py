@@ -2,7 +2,7 @@
 
 A line without a backslash has its texts between quotation marks and nowhere else, so cut at each of them it is a row of
 a CSV, which Polars reads three times as fast as JSON. Which cells are values depends on the columns that the line sets,
-and so does what stands between them: a line is believed to be of one kind with others when what `event.encode` would
+and so does what stands between them: a line is believed to be of one kind with others when what `line.encode` would
 write for its values is the same line again. Other lines are parsed by themselves; when one of them is damaged, the
 whole chunk is left to `scan`.
 
@@ -190,7 +190,7 @@ def _commonest(cut: pl.DataFrame) -> tuple[str, ...] | None:
 
 
 def _written(names: Sequence[str]) -> pl.Expr:
-    """Return what `event.encode` writes for the cells of lines that set these columns."""
+    """Return what `line.encode` writes for the cells of lines that set these columns."""
     between = [f'{{"v":{FORMAT_VERSION},"id":"', '","ts":"', '","kind":"', '","key":"']
     values = [str(cell) for cell in (_ID, _TS, _KIND, _KEY)]
     between += [f'","{name}":"' if member else f'","set":{{"{name}":"' for member, name in enumerate(names)]

@@ -72,7 +72,7 @@ class Ready:
     """The worker has started.
 
     Attributes:
-        pid: Its process; the one that the session has started is its guard.
+        pid: Its process; the one that the session has started is its reaper.
     """
 
     pid: int

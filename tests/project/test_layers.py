@@ -109,3 +109,13 @@ def test_the_design_shows_the_same() -> None:
         named = {word for word in re.findall(r"[a-z]+", below.partition(", for")[0]) if word in BELOW}
         told |= dict.fromkeys(wings.split(", "), set(told) if below.startswith("all above") else named)
     assert told == BELOW
+
+
+def test_each_wing_names_its_rooms() -> None:
+    """What the first paragraph of a wing does not name nobody finds there; and it names none that is not there."""
+    missing = []
+    for face in sorted(PACKAGE.rglob("*/__init__.py")):
+        told = ast.get_docstring(ast.parse(face.read_text())) or ""
+        rooms = {path.stem for path in face.parent.glob("*.py")} - {"__init__"}
+        missing += [f"{face.parent.name}/{room}" for room in sorted(rooms) if not re.search(rf"\b{room}\b", told)]
+    assert [] == missing

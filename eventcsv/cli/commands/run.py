@@ -1,4 +1,4 @@
-"""`run`: worker processes that do what a function of the caller's says."""
+"""`run`: worker processes that do what a function of the caller's says, or a command."""
 
 from __future__ import annotations
 
@@ -237,7 +237,9 @@ def _work(
             with following(monitor, session, screen, say):
                 result = work(workers=workers)
     except KeyboardInterrupt:
-        fail("stopped at once: what was in flight stays pending; run it again to go on", Exit.FAILED)
+        if result is None:
+            fail("stopped at once: what was in flight stays pending; run it again to go on", Exit.FAILED)
+        trouble = "stopped as it was brought up to date for the last time"
     except (EventCsvError, OSError) as error:
         if result is None:
             raise

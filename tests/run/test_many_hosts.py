@@ -275,7 +275,7 @@ def test_claims_are_renewed_without_a_connection_of_their_own(small_server: PgSe
     """Somebody else takes what a lost connection leaves free: what is in flight goes on, and ends well."""
     hosts = Hosts(tmp_path, small_server.url)
     (hosts.folder / "a.hold").touch()
-    run = hosts.start("a", "--lease", "3")
+    run = hosts.start("a", "--lease", "5")
     wait_until(lambda: len(hosts.worked("a")) == 2, "two POs in flight")
     renewing = "select pid from pg_stat_activity where query like '%renew(%' and pid <> pg_backend_pid()"
     others = [psycopg.connect(small_server.url, autocommit=True)]
@@ -291,7 +291,7 @@ def test_claims_are_renewed_without_a_connection_of_their_own(small_server: PgSe
         return False
 
     wait_until(take_it, "the connection that is free now")
-    time.sleep(5)  # longer than a lease
+    time.sleep(7)  # longer than a lease
     (hosts.folder / "a.hold").unlink()
     out, err = run.communicate(timeout=120)
     for other in others:

@@ -132,10 +132,12 @@ def work(key: str, row: dict[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912,
             if os.fork() == 0 and what.endswith("raise"):
                 raise RuntimeError("the child's")
         case "fork and terminate":
+            hears, tells = os.pipe()
             child = os.fork()
             if child == 0:
+                os.write(tells, b"here")
                 time.sleep(PATIENCE_S)
-            time.sleep(0.1)
+            os.read(hears, 4)  # before that it has the handlers of its parent still
             os.kill(child, signal.SIGTERM)
             os.waitpid(child, 0)
         case "close everything and hang":

@@ -26,4 +26,4 @@ class Writer(ForkAware):
 
     def new_event(self, kind: Kind, key: str, cells: dict[str, str], ts: str) -> Event:
         self._notice_fork()
-        return Event(f"{self._writer}-{next(self._numbers)}", ts, kind.value, key, cells)
+        return Event(f"{self._writer}-{next(self._numbers)}", ts, str.__str__(kind), key, cells)

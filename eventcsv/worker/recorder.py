@@ -31,7 +31,7 @@ from eventcsv.storage.files import Storage
 from eventcsv.storage.naming import check_name, log_of, stem_of, target_of
 from eventcsv.table.cells import check_no_workbook, find_header
 from eventcsv.table.options import CsvOptions
-from eventcsv.worker.rules import Note, cells_of, fitted, key_of, pairs_in
+from eventcsv.worker.rules import Note, cells_of, fitted, is_usual, key_of, pairs_in, usual_cells
 from eventcsv.worker.values import LONGEST_MESSAGE, cleaned, is_missing
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ _LAST_PROCESSED: Final = COLUMNS["last_processed"]
 _STATUS: Final = COLUMNS["status"]
 _HEAD_BYTES: Final = 64 << 10
 _SECONDS: Final = len("2025-10-02T12:43:11")
-_NS_PER_S: Final = 1_000_000_000
 
 
 class Recorder:
@@ -83,6 +82,7 @@ class Recorder:
         if not key.strip(BLANKS):
             raise InvalidEvent("key", "the key column has to have a name")
         self.key = key
+        self._key_is_usual = is_usual(key)
         self._options = options or CsvOptions(status_column=status_column_of(None, key))
         self.status_column = self._options.status_column
         self.csv_path = target_of(csv_path)
@@ -177,8 +177,10 @@ class Recorder:
             download_folder,
             coupa_url,
         )
-        values = _values(given, columns, notes, is_dated=is_dated)
-        cells = cells_of(values, key_column=self.key, notes=notes)
+        cells = usual_cells(given) if columns is None and not self._key_is_usual else None
+        if cells is None:
+            values = _values(given, columns, notes, is_dated=is_dated)
+            cells = cells_of(values, key_column=self.key, notes=notes)
         if self.status_column != _STATUS:
             cells = _renamed(cells, self.status_column)
         event = self.log.new_event(Kind.RESULT, key_of(key, key_column=self.key, notes=notes), cells, ts)
@@ -342,13 +344,13 @@ def _renamed(cells: dict[str, str], status_column: str) -> dict[str, str]:
 
 def _now() -> str:
     """Return the time as `utc_text` writes it, without spelling a second more than once."""
-    second, fraction_ns = divmod(time.time_ns(), _NS_PER_S)
-    return f"{_spelled(second)}.{fraction_ns // 1000:06d}Z"
+    digits = str(time.time_ns())
+    return f"{_spelled(digits[:-9])}.{digits[-9:-3]}Z"
 
 
 @lru_cache(maxsize=1)
-def _spelled(second: int) -> str:
-    return utc_text(datetime.fromtimestamp(second, UTC), timespec="seconds")[:-1]
+def _spelled(second: str) -> str:
+    return utc_text(datetime.fromtimestamp(int(second), UTC), timespec="seconds")[:-1]
 
 
 def _values(

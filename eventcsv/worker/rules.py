@@ -35,6 +35,7 @@ _SHOWN: Final = 200
 _USUAL: Final = {name: (keyword, column) for keyword, column in COLUMNS.items() for name in (column, keyword)}
 _KEYWORD_OF: Final = {column_id(name): keyword for keyword, column in COLUMNS.items() for name in (column, keyword)}
 _COUNTS: Final = ("attachments_found", "attachments_downloaded")
+_NAMES: Final = tuple(COLUMNS.values())
 _SEPARATORS: Final = str.maketrans("", "", f"{BLANKS}_-")
 _STATUSES: Final = frozenset(status.value for status in Status)
 _RESPELLED: Final = {status.translate(_SEPARATORS).casefold(): status for status in _STATUSES}
@@ -69,6 +70,8 @@ def key_of(key: object, *, key_column: str = DEFAULT_KEY, notes: list[Note] | No
     Raises:
         InvalidEvent: It is none, blank, or holds a control character.
     """
+    if type(key) is str and key.isascii() and key.isprintable() and key.strip():  # as nearly all are
+        return key
     notes = [] if notes is None else notes
     text = key if type(key) is str else _key_text(key, key_column, notes)
     if not text.isprintable() and _CONTROL.search(text):
@@ -93,6 +96,55 @@ def _key_text(key: object, key_column: str, notes: list[Note]) -> str:
 
 
 # --- the cells ---------------------------------------------------------------------------------------------------
+
+
+def is_usual(column: str) -> bool:
+    """Tell whether a column is one of those that emit_result() has a keyword for."""
+    return column_id(column) in _KEYWORD_OF
+
+
+def usual_cells(values: tuple[object, ...]) -> dict[str, str] | None:
+    """Return what `cells_of` makes of a result that is as nearly all are: nothing in it to spell, to mend or to tell.
+
+    Args:
+        values: A value for each of `COLUMNS`, none of which is the key column.
+
+    Returns:
+        The cells; None when it takes the care of `cells_of`, which knows every value.
+    """
+    cells: dict[str, str] = {}
+    for column, value in zip(_NAMES, values, strict=True):
+        kind: type = type(value)
+        if value is None:
+            continue
+        if kind is str:
+            cells[column] = value  # type: ignore[assignment]  # as its type tells
+        elif kind is int and 0 <= value < _MOST:  # type: ignore[operator]  # as its type tells
+            cells[column] = str(value)
+        elif kind is Status:
+            cells[column] = str.__str__(value)
+        elif (kind is tuple or kind is list) and (text := _joined(value)) and len(text) < MAX_LINE_BYTES:  # type: ignore[arg-type]  # as its type tells
+            cells[column] = text
+        else:
+            return None
+    return cells if _needs_no_word(cells, *values[2:4]) else None
+
+
+def _joined(texts: Iterable[str]) -> str | None:
+    try:
+        return ";".join(texts)
+    except TypeError:  # not of texts alone
+        return None
+
+
+def _needs_no_word(cells: Mapping[str, str], found: object, downloaded: object) -> bool:
+    """Tell whether there is nothing to do for `_status` and `_mend`."""
+    status, message = cells.get("STATUS"), cells.get("ERROR_MESSAGE", "")
+    if status not in _STATUSES or len(message) > LONGEST_CELL // 2 or (status in FAILED and not message.strip()):
+        return False
+    if found is None and downloaded is None:
+        return True
+    return type(found) is int and type(downloaded) is int and downloaded <= found
 
 
 def cells_of(
@@ -169,11 +221,8 @@ def _key_is_set(column: str) -> InvalidEvent:
 
 
 def _cell(ident: str, column: str, value: object, notes: list[Note]) -> str | None:
-    if type(value) is list:
-        try:
-            return ";".join(value)
-        except TypeError:  # not of texts alone
-            pass
+    if type(value) is list and (joined := _joined(value)) is not None:
+        return joined
     if type(value) is Status:
         return str.__str__(value)
     told: list[str] = []

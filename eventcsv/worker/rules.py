@@ -112,22 +112,28 @@ def usual_cells(values: tuple[object, ...]) -> dict[str, str] | None:
     Returns:
         The cells; None when it takes the care of `cells_of`, which knows every value.
     """
+    status, supplier, found, downloaded, names, processed, message, folder, url = values
+    if type(status) is Status:
+        status = str.__str__(status)
+    said = message if type(message) is str else ""
+    if type(status) is not str or status not in _STATUSES or (status in FAILED and not said.strip()):
+        return None
+    if len(said) > LONGEST_CELL // 2:
+        return None
+    if type(found) is int and type(downloaded) is int and 0 <= downloaded <= found < _MOST:
+        found, downloaded = str(found), str(downloaded)
+    elif found is not None or downloaded is not None:
+        return None
+    if (type(names) is list or type(names) is tuple) and (joined := _joined(names)) and len(joined) < MAX_LINE_BYTES:
+        names = joined
     cells: dict[str, str] = {}
-    for column, value in zip(_NAMES, values, strict=True):
-        kind: type = type(value)
-        if value is None:
-            continue
-        if kind is str:
-            cells[column] = value  # type: ignore[assignment]  # as its type tells
-        elif kind is int and 0 <= value < _MOST:  # type: ignore[operator]  # as its type tells
-            cells[column] = str(value)
-        elif kind is Status:
-            cells[column] = str.__str__(value)
-        elif (kind is tuple or kind is list) and (text := _joined(value)) and len(text) < MAX_LINE_BYTES:  # type: ignore[arg-type]  # as its type tells
+    texts = (status, supplier, found, downloaded, names, processed, message, folder, url)
+    for column, text in zip(_NAMES, texts, strict=True):
+        if type(text) is str:
             cells[column] = text
-        else:
+        elif text is not None:
             return None
-    return cells if _needs_no_word(cells, *values[2:4]) else None
+    return cells
 
 
 def _joined(texts: Iterable[str]) -> str | None:
@@ -135,16 +141,6 @@ def _joined(texts: Iterable[str]) -> str | None:
         return ";".join(texts)
     except TypeError:  # not of texts alone
         return None
-
-
-def _needs_no_word(cells: Mapping[str, str], found: object, downloaded: object) -> bool:
-    """Tell whether there is nothing to do for `_status` and `_mend`."""
-    status, message = cells.get("STATUS"), cells.get("ERROR_MESSAGE", "")
-    if status not in _STATUSES or len(message) > LONGEST_CELL // 2 or (status in FAILED and not message.strip()):
-        return False
-    if found is None and downloaded is None:
-        return True
-    return type(found) is int and type(downloaded) is int and downloaded <= found
 
 
 def cells_of(

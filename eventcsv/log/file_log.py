@@ -153,30 +153,26 @@ class FileLog(RotatedLog, Writer):
 
     def _append_once(self, line: bytes) -> None:
         self._notice_fork()
-        if self._mutex_is_mine():
+        mutex: Any = self._mutex
+        if mutex._is_owned():  # noqa: SLF001  # what threading.Condition asks, too: no flag beside it can tell at every moment
             raise EventCsvError("append was called again from within an append, by a signal handler or a log handler")
-        # Nested, and acquired within: wherever a Ctrl-C strikes, what was taken is given back.
+        # Nested, and acquired within: wherever a Ctrl-C strikes, in giving back as well, what was taken is given back.
         try:
             try:
-                if not self._mutex.acquire(timeout=self.lock_timeout_s):
+                if not (mutex.acquire(blocking=False) or mutex.acquire(timeout=self.lock_timeout_s)):
                     raise LockTimeout(f"{self._lock_path}: other threads kept it for {self.lock_timeout_s:g} s")
                 self._write_locked(line)
                 if self.durability == "disk":
                     self._sync()
             finally:
-                if self._mutex_is_mine():
-                    self._mutex.release()
+                if mutex._is_owned():  # noqa: SLF001
+                    mutex.release()
         finally:
-            if self._mutex_is_mine():
-                self._mutex.release()
-
-    def _mutex_is_mine(self) -> bool:
-        # What threading.Condition asks, too: only the lock itself knows at every moment, as no flag beside it can.
-        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # there is no other way to ask
+            if mutex._is_owned():  # noqa: SLF001
+                mutex.release()
 
     def _write_locked(self, line: bytes) -> None:
-        # Nested, so that a Ctrl-C that strikes the inner unlock does not leave the lock behind. `_holds_lock` is set
-        # first: to unlock what one does not hold is harmless.
+        # Nested for the same reason. `_holds_lock` is set first: to unlock what one does not hold is harmless.
         try:
             try:
                 self._lock()

@@ -168,23 +168,28 @@ def test_an_interrupt_leaves_no_lock_behind(job: EventCsv, csv_path: Path) -> No
         while not stop.wait(0.0007):
             signal.pthread_kill(main, signal.SIGINT)
 
-    struck = 0
+    armed: list[bool] = []
+
+    def strike(*_: object) -> None:
+        if armed:  # once each time, and never outside of the append
+            armed.clear()
+            raise KeyboardInterrupt
+
+    struck, before = 0, signal.signal(signal.SIGINT, strike)
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
         for _ in range(200):
             try:
+                armed.append(True)
                 while True:
                     job.emit_result("PO1", "COMPLETED")
             except KeyboardInterrupt:
                 struck += 1
     finally:
-        while thread.is_alive():
-            try:
-                stop.set()
-                thread.join()
-            except KeyboardInterrupt:
-                continue
+        stop.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     EventCsv(csv_path, lock_timeout_s=0.5, durability="process").emit_result("PO2", "COMPLETED")
     job.emit_result("PO3", "COMPLETED")
     assert 200 == struck

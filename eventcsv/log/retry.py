@@ -38,7 +38,7 @@ def try_again(
         again: Tells whether an error is one that may be gone the next time.
         report: Called before each wait, with how many tries there have been and what the last one failed with.
         tries: How many there may be, the failed one included.
-        timeout_s: How long to go on, in seconds.
+        timeout_s: How long to go on, in seconds; no wait begins that would end later.
 
     Raises:
         Exception: What the last try failed with.
@@ -56,7 +56,7 @@ def try_again(
         report(state.attempt_number, str(state.outcome.exception() if state.outcome else None))
 
     return tenacity.Retrying(
-        stop=tenacity.stop_any(tenacity.stop_after_attempt(tries), tenacity.stop_after_delay(timeout_s)),  # type: ignore[arg-type]  # any number compares
+        stop=tenacity.stop_any(tenacity.stop_after_attempt(tries), tenacity.stop_before_delay(timeout_s)),  # type: ignore[arg-type]  # any number compares
         wait=tenacity.wait_exponential(FIRST_RETRY_S, LONGEST_RETRY_S) + tenacity.wait_random(0, FIRST_RETRY_S),
         retry=tenacity.retry_if_exception(again),
         before_sleep=before_sleep,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 from command_line import run
+from conftest import cannot
 from documents import DOCUMENTS, LANGUAGES, PAGES, PROJECT, README, Block, Reader, blocks
 from portal import Portal
 from servers import PgServer
@@ -57,7 +58,7 @@ def database() -> Iterator[str]:
 def portal() -> Iterator[str]:
     """The address of the web server that the recipes download from."""
     if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
+        cannot("curl is not installed")
     with Portal() as server:
         yield server.address
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import wait_until
+from conftest import cannot, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import by_po, make_job, rows_of
@@ -315,9 +315,10 @@ def test_the_end_of_the_run_is_that_of_its_commands(
     assert {"PO1", "PO2"} <= set(job.pending())
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
 def test_curl_downloads_what_a_cell_names(tmp_path: Path) -> None:
     """The plainest use."""
+    if not shutil.which("curl"):
+        cannot("curl is not installed")
     job = make_job(tmp_path, {"PO1": (tmp_path / "here").as_uri(), "PO2": (tmp_path / "gone").as_uri()})
     (tmp_path / "here").write_text("attachment")
     with job.session() as session:

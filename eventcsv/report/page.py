@@ -11,7 +11,7 @@ import html
 import os
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -91,6 +91,7 @@ def render(report: Report) -> bytes:
     return "".join(page).encode()
 
 
+@cache
 def _asset(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 

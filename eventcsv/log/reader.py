@@ -213,4 +213,5 @@ class LogReader:
         if end_bytes < content.size_bytes:
             return None
         known = (unsealed(content.seal) if content.seal else {}, self.header(number + 1) or {})
-        return next((record["torn"] for record in known if "torn" in record), None)
+        # Where a seal was cut off behind a half line, the second seal knows of the first one, and the header of both.
+        return min((record["torn"] for record in known if "torn" in record), default=None)

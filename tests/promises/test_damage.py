@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 import pytest
-from conftest import checkpoint_of, file_log, read_csv, segment_of, split_healed
+from conftest import append_raw, checkpoint_of, file_log, lines_of, read_csv, segment_of, split_healed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -382,6 +382,24 @@ def test_a_missing_segment_is_reported(job: EventCsv) -> None:
     result = EventCsv(job.csv_path).compact()
     assert [(d.segment, d.reason) for d in result.damage] == [("events-000002.jsonl", "the segment is missing")]
     assert result.by_status["COMPLETED"] == 2
+
+
+def test_half_a_seal_behind_half_a_line_is_no_damage(job: EventCsv) -> None:
+    """The second seal knows of the first one only; that the line before it was never acknowledged the header says."""
+    job.emit_result("PO1", "COMPLETED")
+    append_raw(job, lines_of(job)[-1][:40])
+    job.log.new_segment()
+    path = segment_of(job)
+    seal = path.read_bytes().splitlines()[-1]
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size - 1 - len(seal) // 2)
+
+    job.log.finish_seals()
+    half, again = path.read_bytes().splitlines()[-2:]
+    assert (True, True) == (seal.startswith(half), again.startswith(seal[:5]))
+    job.compact()
+    assert () == job.verify().findings
+    assert not job.replay().damage
 
 
 def test_a_seal_shows_that_whole_lines_are_gone(job: EventCsv) -> None:

@@ -213,5 +213,5 @@ class LogReader:
         if end_bytes < content.size_bytes:
             return None
         known = (unsealed(content.seal) if content.seal else {}, self.header(number + 1) or {})
-        # Where a seal was cut off behind a half line, the second seal knows of the first one, and the header of both.
+        # Where seals were cut off behind a half line, the last one knows of them, and the header of the line.
         return min((record["torn"] for record in known if "torn" in record), default=None)

@@ -37,6 +37,7 @@ _CRLF: Final = (
 )
 _NOTE: Final = b'{"v":%d,"kind":"%b",' % (FORMAT_VERSION, Kind.TORN.encode())
 _NOTE_MARK: Final = _NOTE[: _NOTE.index(b"kind") + 1]  # events go on with "id", headers and seals with "ts"
+_SEAL_MARK: Final = b'{"v":%d,"t' % FORMAT_VERSION
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,11 @@ def noted(whole: bytes) -> int | None:
 def begins_note(line: bytes) -> bool:
     """Tell whether a line, perhaps cut off, is a note of half a line."""
     return line.startswith(_NOTE_MARK)
+
+
+def begins_seal(line: bytes) -> bool:
+    """Tell whether a line, perhaps cut off, is a seal; or a header, which stands at the start only."""
+    return line.startswith(_SEAL_MARK)
 
 
 def _vouched(damage: Iterable[Damage], torn_from: int) -> Iterator[Damage]:

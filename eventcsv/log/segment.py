@@ -17,7 +17,7 @@ from zlib import crc32
 from eventcsv.errors import UnsupportedFormat
 from eventcsv.event import Kind, column_id, utc_text
 from eventcsv.log.line import FORMAT_VERSION, MAX_LINE_BYTES, is_whole, unsealed
-from eventcsv.log.scan import begins_note, has_crlf
+from eventcsv.log.scan import begins_note, begins_seal, has_crlf
 from eventcsv.log.types import Damage
 from eventcsv.storage.files import READ_BYTES, Storage
 from eventcsv.version import __version__
@@ -179,14 +179,16 @@ class Segment:
         """Return where what is cut off at the end of an open segment begins, or None when nothing is.
 
         A line that lacks its newline only is none: it will count. Where a note of half a line was cut off itself, that
-        half line is the beginning.
+        half line is the beginning; where seals were, one after the other, the first of them. What stands before a seal
+        the header of the next segment tells: it may have been whole.
         """
         at, line = self.last_line(size_bytes, MAX_LINE_BYTES)
         if at == size_bytes or is_whole(line):
             return None
-        while at and begins_note(line):
+        while at and (begins_note(line) or begins_seal(line)):
+            last = line
             before, line = self.last_line(at - 1, MAX_LINE_BYTES)
-            if is_whole(line):
+            if is_whole(line) or (begins_seal(last) and not begins_seal(line)):
                 break
             at = before
         return at

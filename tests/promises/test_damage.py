@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 import pytest
-from conftest import append_raw, checkpoint_of, file_log, lines_of, read_csv, segment_of, split_healed
+from conftest import append_raw, checkpoint_of, file_log, flip, lines_of, read_csv, segment_of, split_healed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -384,22 +385,33 @@ def test_a_missing_segment_is_reported(job: EventCsv) -> None:
     assert result.by_status["COMPLETED"] == 2
 
 
-def test_half_a_seal_behind_half_a_line_is_no_damage(job: EventCsv) -> None:
-    """The second seal knows of the first one only; that the line before it was never acknowledged the header says."""
+@pytest.mark.parametrize("is_cut", [True, False])
+@pytest.mark.parametrize("deaths", [1, 2, 3])
+def test_half_seals_are_no_damage(job: EventCsv, deaths: int, *, is_cut: bool) -> None:
+    """Behind a half line, too: the last seal knows of those before it; of that line the next segment's header does."""
     job.emit_result("PO1", "COMPLETED")
-    append_raw(job, lines_of(job)[-1][:40])
+    if is_cut:
+        append_raw(job, lines_of(job)[-1][:40])
     job.log.new_segment()
     path = segment_of(job)
-    seal = path.read_bytes().splitlines()[-1]
-    with path.open("rb+") as file:
-        file.truncate(path.stat().st_size - 1 - len(seal) // 2)
-
-    job.log.finish_seals()
-    half, again = path.read_bytes().splitlines()[-2:]
-    assert (True, True) == (seal.startswith(half), again.startswith(seal[:5]))
-    job.compact()
+    for _ in range(deaths):
+        seal = path.read_bytes().splitlines()[-1]
+        os.truncate(path, path.stat().st_size - 1 - len(seal) // 2)
+        job.log.finish_seals()
+    assert deaths == path.read_bytes().count(b"\n") - 3 - is_cut
+    assert () == job.compact().damage
     assert () == job.verify().findings
-    assert not job.replay().damage
+
+
+def test_a_damaged_line_before_half_a_seal_is_damage(job: EventCsv) -> None:
+    """That a seal was cut off says nothing of the line before it, which was acknowledged."""
+    job.emit_result("PO1", "COMPLETED")
+    job.log.new_segment()
+    path = segment_of(job)
+    os.truncate(path, path.stat().st_size - 60)
+    flip(path, path.read_bytes().index(b"PO1"))
+    job.log.finish_seals()
+    assert ["the checksum does not match"] == [item.reason for item in job.compact().damage]
 
 
 def test_a_seal_shows_that_whole_lines_are_gone(job: EventCsv) -> None:

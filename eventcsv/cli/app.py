@@ -6,21 +6,59 @@ fine, and said), 1 failed, 2 used wrongly, 3 finished but damage was found, 4 a 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections import UserDict
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 import eventcsv
-from eventcsv.cli.commands import backup, compact, emit, formats, log, report, run, status, verify
 from eventcsv.cli.log_output import configure_logging
 from eventcsv.cli.options import Debug, LogFile, LogLevel
 from eventcsv.cli.output import Exit, fail
 from eventcsv.version import __version__
 
 
+_MODULES: Final = {
+    "run": "run",
+    "status": "status",
+    "pending": "status",
+    "history": "status",
+    "report": "report",
+    "emit": "emit",
+    "compact": "compact",
+    "replay": "compact",
+    "backup": "backup",
+    "verify": "verify",
+    "prune": "verify",
+    "export": "formats",
+    "import": "formats",
+    "log": "log",
+}
+"""The commands, and which module of `commands` has each of them."""
+
+
+@cache
+def _part(module: str) -> TyperGroup:
+    return get_group(import_module(f"eventcsv.cli.commands.{module}").commands)
+
+
+class _Loaded(UserDict[str, Any]):
+    """Commands by name, loaded when they are asked for: all of them take longer than what most of them do."""
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401  # a command of typer's, which it does not export
+        part = _part(self.data[name])
+        return part.commands.get(name, part)
+
+
 class _Commands(TyperGroup):
     """The commands; Ctrl-C in one of them says what it means, where typer would end without a word."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # whatever typer gives to a group
+        super().__init__(**{**settings, "commands": _Loaded(_MODULES)})
 
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401  # a context of typer's, which it does not export
         try:
@@ -40,12 +78,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 failed, 2 used wrongly, 3 finished but damage was found, 4 held by another process."
     f"\n\nDocuments: `{eventcsv.__path__[0]}/docs`",
 )
-for part in (run, status, report, emit, compact):
-    app.add_typer(part.commands)
-app.add_typer(backup.commands, name="backup")
-for part in (verify, formats):
-    app.add_typer(part.commands)
-app.add_typer(log.commands, name="log")
 
 
 @app.callback(invoke_without_command=True)

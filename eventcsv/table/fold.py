@@ -114,7 +114,7 @@ class Fold:
         self._add_columns(results, used)
         columns = {SET + ident: pl.coalesce(found) for ident, found in spellings(used).items()}
         part = results.select("key", (~is_edit).cast(pl.UInt32).alias(_COUNT), **columns)
-        if not self._guards_at_once and self._guard_formulas and _holds_formula(part.filter(is_edit)):
+        if not self._guards_at_once and self._guard_formulas and is_edit.any() and _holds_formula(part.filter(is_edit)):
             # A person's formula is theirs. From here on each text is guarded as it comes, while it is known
             # whose it is.
             self._guards_at_once = True

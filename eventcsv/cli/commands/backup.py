@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
 
 commands = typer.Typer(
+    name="backup",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="List, make and restore backups of the CSV.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LOOK_S: Final = 1.0
 
-commands = typer.Typer()
+commands = typer.Typer(rich_markup_mode="markdown")
 
 
 @commands.command(epilog="Example: `eventcsv compact data/input/input.csv --watch`")

@@ -30,7 +30,7 @@ from eventcsv.masking import masked
 if TYPE_CHECKING:
     from eventcsv.job import EventCsv
 
-commands = typer.Typer()
+commands = typer.Typer(rich_markup_mode="markdown")
 Po = Annotated[str | None, typer.Argument(metavar="KEY", help="The PO, as in the key column.", show_default=False)]
 StatusOf = Annotated[
     str | None,

@@ -12,6 +12,7 @@ from eventcsv.cli.output import Output, progress_bar
 from eventcsv.event import DEFAULT_KEY
 
 commands = typer.Typer(
+    name="log",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Make the event log on a PostgreSQL server, and copy one from there or to there.",

@@ -17,7 +17,7 @@ from eventcsv.event import DONE
 if TYPE_CHECKING:
     from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
 
-commands = typer.Typer()
+commands = typer.Typer(rich_markup_mode="markdown")
 
 
 @commands.command(epilog="Example: `eventcsv report data/input/input.csv -o report.html`")

@@ -69,7 +69,7 @@ _FUNCTION: Final = "MODULE:FUNCTION"
 _OUTPUT_DIR: Final = "--output-dir"
 _DASHES: Final = "--"
 
-commands = typer.Typer()
+commands = typer.Typer(rich_markup_mode="markdown")
 
 
 class _WithCommand(TyperCommand):

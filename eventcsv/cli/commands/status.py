@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
     from eventcsv.log.types import Damage
 
-commands = typer.Typer()
+commands = typer.Typer(rich_markup_mode="markdown")
 
 
 @commands.command(epilog="Example: `eventcsv status data/input/input.csv --watch`")

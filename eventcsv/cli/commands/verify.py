@@ -13,7 +13,7 @@ from eventcsv.cli.output import Output, progress_bar
 if TYPE_CHECKING:
     from eventcsv.job import EventCsv  # noqa: TC004  # `on_job` evaluates what comes behind it
 
-commands = typer.Typer()
+commands = typer.Typer(rich_markup_mode="markdown")
 
 
 @commands.command(epilog="Example: `eventcsv verify data/input/input.csv`")

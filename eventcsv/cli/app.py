@@ -21,7 +21,6 @@ from eventcsv.cli.options import Debug, LogFile, LogLevel
 from eventcsv.cli.output import Exit, fail
 from eventcsv.version import __version__
 
-
 _MODULES: Final = {
     "run": "run",
     "status": "status",

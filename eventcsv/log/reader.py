@@ -118,15 +118,12 @@ class LogReader:
                 if content is None:
                     yield missing_segment(self.path(number), crc)
                     continue
-                before, lines = crc, 0
-                has_seal = content.seal and not offset_bytes
+                before = crc
                 for chunk in self._chunks(number, content, offset_bytes, crc):
                     crc = chunk.crc
-                    lines += chunk.raw.count(b"\n") if has_seal else 0
                     yield chunk
-                if has_seal:
-                    size_bytes = content.size_bytes
-                    found = (lines, size_bytes, f"{checksums.of_rest(before, crc, size_bytes):08x}")
+                if content.seal and not offset_bytes:
+                    found = checksums.of_rest(before, crc, content.size_bytes)
                     if broken := content.broken_seal(found):
                         yield Chunk(content.segment.path, content.size_bytes, b"", crc, (broken,))
 

@@ -249,13 +249,14 @@ class Content:
             crc = crc32(piece, crc)
         return crc if piece.endswith(b"\n") else crc32(b"\n", crc)
 
-    def broken_seal(self, found: tuple[int, int, str]) -> Damage | None:
+    def broken_seal(self, crc: int) -> Damage | None:
         """Check what was read of a finished segment against its seal, which alone shows that whole lines are gone."""
         seal = unsealed(self.seal)
-        if (seal.get("lines"), seal.get("bytes"), seal.get("crc32")) == found:
+        found = f"{crc:08x}"
+        if (seal.get("bytes"), seal.get("crc32")) == (self.size_bytes, found):
             return None
-        lines, size_bytes, crc = found
-        reason = f"the segment does not match its seal: {lines} lines, {size_bytes} bytes, crc32 {crc}"
+        lines = sum(raw.count(b"\n") for raw, _ in self.whole_lines(0))
+        reason = f"the segment does not match its seal: {lines} lines, {self.size_bytes} bytes, crc32 {found}"
         return Damage(self.segment.name, self.size_bytes, len(self.seal), f"{reason} against {seal}")
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DELIMITERS: Final = (";", ",", "\t", "|")
-_SEP_LINE: Final = re.compile(r'"?sep=([^"\r\n\x80-\U0010ffff])"?[;,\t|]*(?:\r\n|\n|\r)', re.IGNORECASE)
+_SEP_LINE: Final = re.compile(r'"?(?i:sep)=([\t\x20\x21\x23-\x7e])"?[;,\t|]*(?:\r\n|\n|\r)')
 _MOST_TITLE_LINES: Final = 50
 _TITLES: Final = 1 << 16
 _SHOWN: Final = 80

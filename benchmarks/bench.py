@@ -40,6 +40,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], None]]] = {
     "emit": emit.measure,
     "emit-log": emit.measure_by_log,
     "worker": processes.measure_worker,
+    "commands": processes.measure_commands,
     "live": live.measure,
     "visible": visible.measure,
     "run": whole_run.measure,

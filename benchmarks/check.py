@@ -112,7 +112,7 @@ def checks(directory: Path) -> Iterator[Check]:
     line = next(lines(1, _ROWS))
     yield Check(
         'emit_result(), durability "process", against its system calls alone',
-        3,
+        4,
         7,
         lambda: _emits_s(short, "process", 2_000, time.process_time),
         lambda: _calls_s(peers.system_calls(short.csv_path, line), 2_000, time.process_time),

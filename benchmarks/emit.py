@@ -31,6 +31,7 @@ OURS: Final = "eventcsv"
 SQLITE_KEPT: Final = "SQLite, kept connection"
 SQLITE_NEW: Final = "SQLite, new connection each"
 PANDAS: Final = "pandas rewriting the CSV"
+SYSTEM_CALLS: Final = "flock, fstat, write, unlock"
 LOCKED: Final = "flock + write"
 WRITE: Final = "write"
 WRITE_AND_SYNC: Final = "write + fdatasync"
@@ -91,6 +92,7 @@ def _opened(task: Task) -> AbstractContextManager[peers.Operation]:
         SQLITE_KEPT: lambda: peers.sqlite_kept(task.path, sync=sync),
         SQLITE_NEW: lambda: peers.sqlite_new(task.path, sync=sync),
         PANDAS: lambda: peers.pandas_rewrite(task.path),
+        SYSTEM_CALLS: lambda: peers.system_calls(task.path, task.line),
         LOCKED: lambda: peers.locked_write(task.path, task.line),
         WRITE: lambda: peers.write(task.path, task.line, sync=False),
         WRITE_AND_SYNC: lambda: peers.write(task.path, task.line, sync=True),
@@ -101,7 +103,9 @@ def _opened(task: Task) -> AbstractContextManager[peers.Operation]:
 def contestants(durability: str, workers: int) -> list[str]:
     """Return who takes part: pandas only alone, since several such processes overwrite each other."""
     floors = [WRITE_AND_SYNC] if durability == "disk" else [LOCKED, WRITE]
-    alone = [PANDAS] if durability == "process" and workers == 1 and peers.is_installed("pandas") else []
+    alone: list[str] = []
+    if durability == "process" and workers == 1:
+        alone = [*[PANDAS] * peers.is_installed("pandas"), SYSTEM_CALLS]
     return [OURS, SQLITE_KEPT, SQLITE_NEW, *alone, *floors]
 
 

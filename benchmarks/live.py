@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-WHAT: Final = "compact(), table resident"
+    from scales import Size
+
 OURS: Final = "eventcsv"
 FLOOR: Final = "the same reads, writes and syncs"
+
+
+def what(size: Size) -> str:
+    """Return the name of one measurement."""
+    return f"compact(), table resident, {size.rows:,} POs, {size.events:,} new events"
 
 
 class Resident:
@@ -151,10 +158,14 @@ def contest(directory: Path, rows: int, new_events: int) -> dict[str, Resident |
 
 def measure(bench: Bench) -> None:
     """Measure compact() against the floor."""
-    found = contest(bench.directory, bench.scale.rows, bench.scale.new_events)
-    for number in bench.rounds(3 * bench.scale.rounds, "live compaction"):
-        for who in in_turn(list(found), number):
-            found[who].add(bench.scale.new_events)
-            bench.figures.add(Name(WHAT, who), timed_s(found[who].compact))
-    for one in found.values():
-        one.close()
+    for size in bench.scale.live:
+        bench.tell(f"{what(size)}: making the CSV")
+        folder = bench.folder(f"live-{size.rows}")
+        found = contest(folder, size.rows, size.events)
+        for number in bench.rounds(size.rounds, what(size)):
+            for who in in_turn(list(found), number):
+                found[who].add(size.events)
+                bench.figures.add(Name(what(size), who), timed_s(found[who].compact))
+        for one in found.values():
+            one.close()
+        shutil.rmtree(folder)

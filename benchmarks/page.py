@@ -29,6 +29,7 @@ _OPERATIONS: Final = (growth.EMIT, growth.COMPACT, growth.REPLAY, growth.RESUME)
 def _scale(record: dict[str, Any]) -> Scale:
     sizes = {
         "long_log": Size(**record["long_log"]),
+        "live": tuple(Size(**size) for size in record["live"]),
         "replays": tuple(Size(**size) for size in record["replays"]),
         "growth_events": tuple(record["growth_events"]),
         "growth_rows": tuple(record["growth_rows"]),
@@ -63,9 +64,28 @@ def _page(report: dict[str, Any], figures: Figures, scale: Scale) -> Iterator[st
     machine = "; ".join(f"{what} {text}" for what, text in report["machine"].items())
     yield f"Scale `{scale.name}`, {report['took_s']:.0f} s. {machine}."
     yield ""
+    yield from _instead(figures, scale)
     yield from _targets(figures, scale)
     yield from _figures(figures)
     yield from _growth(figures, scale)
+
+
+# --- what people would use in place of eventcsv ------------------------------------------------------------------
+
+
+def _instead(figures: Figures, scale: Scale) -> Iterator[str]:
+    yield "| what | eventcsv | instead | | ratio |"
+    yield "|---|---|---|---|---|"
+    for target in targets(scale):
+        if not (target.instead and target.against and all(name in figures.rounds for name in target.names())):
+            continue
+        unit = figures.units[target.figure]
+        ours, theirs = (_value(figures.spread(name).median, unit) for name in (target.figure, target.against))
+        ratio = _spread(target.result(figures), "x")
+        yield f"| {target.figure.what} | {ours} | {target.against.who} | {theirs} | {ratio} |"
+    yield ""
+    yield "Rates: more is better; times: less is. What was to be reached, and whether it was:"
+    yield ""
 
 
 # --- the targets -------------------------------------------------------------------------------------------------

@@ -88,14 +88,12 @@ def locked_write(path: Path, line: bytes) -> Iterator[Operation]:
 
 @contextlib.contextmanager
 def system_calls(path: Path, line: bytes) -> Iterator[Operation]:
-    """Ask the system for what an append asks it for, and nothing else."""
+    """Lock, look, write, unlock: what no append to a log that others append to can do without."""
     log, lock = path.with_suffix(".floor"), path.with_suffix(".lock")
     fd, lock_fd = (os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT) for file in (log, lock))
-    lock_path = str(lock)
 
     def operation(_key: str, _number: int) -> None:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.lstat(lock_path)
         os.fstat(fd)
         os.write(fd, line)
         fcntl.flock(lock_fd, fcntl.LOCK_UN)

@@ -15,15 +15,21 @@ WORKER: Final = "a worker's import and first result"
 WORKER_MEMORY: Final = "a worker's memory"
 RESUME: Final = "resume"
 COMPACT: Final = "a single compaction"
+COMMANDS: Final = "commands, from start to exit"
 OURS: Final = "eventcsv"
 POLARS: Final = "import polars"
 BARE: Final = "a bare interpreter"
 OVER_BARE: Final = "over a bare interpreter"
 STATUS: Final = "eventcsv status"
 PENDING: Final = "eventcsv pending"
+EMIT: Final = "eventcsv emit"
+HELP: Final = "eventcsv --help"
+VERSION: Final = "eventcsv --version"
+TYPER: Final = "import typer"
 COMMAND: Final = "eventcsv compact"
 METHOD: Final = "EventCsv.compact()"
 
+_FEW_ROWS: Final = 446
 _FIRST_RESULT: Final = "import sys, eventcsv; eventcsv.EventCsv(sys.argv[1]).emit_result('PO15200000', 'COMPLETED')"
 _MANY_RESULTS: Final = """
 import sys, eventcsv
@@ -68,6 +74,25 @@ def measure_resume(bench: Bench) -> None:
         for who in in_turn([STATUS, PENDING, POLARS], number):
             took_s = timed_s(lambda: run_code("import polars")) if who == POLARS else resume_s(fixture, who.split()[1])
             bench.figures.add(Name(RESUME, who), took_s)
+    fixture.remove()
+
+
+def measure_commands(bench: Bench) -> None:
+    """Measure what it takes to start, of a job as it is today: 446 POs."""
+    fixture = make(bench.directory / "commands", 0, _FEW_ROWS)
+    job = fixture.csv_path
+    contestants = {
+        EMIT: partial(run_process, *command("emit", job, "PO15200000", "COMPLETED")),
+        WORKER: partial(run_code, _FIRST_RESULT, job),
+        STATUS: partial(run_process, *command("status", job)),
+        POLARS: partial(run_code, "import polars"),
+        HELP: partial(run_process, *command("--help")),
+        VERSION: partial(run_process, *command("--version")),
+        TYPER: partial(run_code, "import typer"),
+    }
+    for number in bench.rounds(bench.scale.rounds, COMMANDS):
+        for who in in_turn(list(contestants), number):
+            bench.figures.add(Name(COMMANDS, who), timed_s(contestants[who]))
     fixture.remove()
 
 

@@ -35,7 +35,8 @@ class Scale:
         new_events: How many new results a compaction folds.
         emit_rounds: Rounds of emit_result().
         emit_s: How long each contestant appends in one round, in seconds.
-        rounds: Rounds of live compaction and of whole processes.
+        rounds: Rounds of whole processes.
+        live: Live compactions: new events, the rows of the CSV.
         emits: How many results are recorded at once where the size of the log is what matters.
         long_log: The log that is compared with an empty one, and resumed from.
         visible_rounds: Runs whose results are watched until they show in the CSV.
@@ -54,6 +55,7 @@ class Scale:
     emit_rounds: int
     emit_s: float
     rounds: int
+    live: tuple[Size, ...]
     emits: int
     long_log: Size
     visible_rounds: int
@@ -73,6 +75,7 @@ SMOKE: Final = Scale(
     emit_rounds=2,
     emit_s=0.02,
     rounds=1,
+    live=(Size(20, 100, 3),),
     emits=20,
     long_log=Size(500, 100, 1),
     visible_rounds=1,
@@ -91,6 +94,7 @@ QUICK: Final = Scale(
     emit_rounds=3,
     emit_s=0.15,
     rounds=3,
+    live=(Size(100, 10_000, 9),),
     emits=300,
     long_log=Size(100_000, 10_000, 3),
     visible_rounds=1,
@@ -109,6 +113,7 @@ NORMAL: Final = Scale(
     emit_rounds=7,
     emit_s=0.4,
     rounds=9,
+    live=(Size(100, 10_000, 27), Size(100, 1_000_000, 7)),
     emits=2_000,
     long_log=Size(1_000_000, 100_000, 7),
     visible_rounds=3,
@@ -127,6 +132,7 @@ FULL: Final = Scale(
     emit_rounds=15,
     emit_s=0.5,
     rounds=21,
+    live=(Size(100, 10_000, 63), Size(100, 1_000_000, 15)),
     emits=5_000,
     long_log=Size(1_000_000, 100_000, 11),
     visible_rounds=5,

@@ -99,7 +99,7 @@ class Killer:
         self.met["something left lying around"] += bool(self._trial.litter())
 
 
-@pytest.mark.parametrize("every", [120, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [180, pytest.param(1, marks=pytest.mark.long)])
 @each_operation
 def test_killed_at_any_step(operation: Operation, every: int, tmp_path: Path) -> None:
     """The CSV is old or new, also when the recovery is killed, and one more run ends as a clean one, without litter."""

@@ -431,7 +431,7 @@ class OneJob(RuleBasedStateMachine):
 
 
 OneJob.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestOneJob = OneJob.TestCase
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-_PACKAGES: Final = ("eventcsv", "polars", "orjson", "portalocker", "duckdb", "pandas")
+_PACKAGES: Final = ("eventcsv", "polars", "orjson", "duckdb", "pandas")
 
 
 def described(directory: Path) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from hashlib import sha256
 from typing import Final
 
 from eventcsv.errors import InvalidCsv
@@ -16,6 +15,8 @@ from eventcsv.errors import InvalidCsv
 SESSION_LENGTH: Final = 8
 """Of the random names of sessions, in characters."""
 _MOMENT: Final = "_YYYYMMDD_HHMMSS_"
+_UNFINISHED: Final = ".{}.json.tmp"
+_DIGITS: Final = 8
 _LONGEST_NAME_BYTES: Final = 255
 
 
@@ -43,7 +44,9 @@ def rival_of(csv_path: str) -> str | None:
 
 def unfinished(csv_path: str) -> str:
     """Return what the metadata of a backup of a CSV ends in while the backup is being made."""
-    return f".{sha256(os.fsencode(csv_path)).hexdigest()[:8]}.json.tmp"
+    from hashlib import sha256  # noqa: PLC0415  # 3 MB that no worker needs
+
+    return _UNFINISHED.format(sha256(os.fsencode(csv_path)).hexdigest()[:_DIGITS])
 
 
 def check_name(csv_path: str, session: str | None = None) -> None:
@@ -68,7 +71,8 @@ def check_name(csv_path: str, session: str | None = None) -> None:
         most_bytes = os.pathconf(folder, "PC_NAME_MAX")
     stem, suffix = os.path.splitext(name)
     named = f"{_MOMENT}{session or SESSION_LENGTH * 'x'}"
-    added = max(len(f"{named}{unfinished(csv_path)}"), len(f"{named}{suffix}".encode()), len(f"..eventcsv.tmp{suffix}"))
+    unfinished_bytes = len(f"{named}{_UNFINISHED.format(_DIGITS * 'x')}")
+    added = max(unfinished_bytes, len(f"{named}{suffix}".encode()), len(f"..eventcsv.tmp{suffix}"))
     if len(stem.encode()) + added > most_bytes:
         raise InvalidCsv(
             f"{csv_path}: its name is too long for backups, which are named after it with {added} characters more: "

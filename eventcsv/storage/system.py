@@ -16,8 +16,6 @@ from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from portalocker.portalocker import FlockLocker, LockFlags
-
 from eventcsv.storage.obstacles import obstacle_to
 from eventcsv.storage.rights import LIST, Rights, rights_of
 
@@ -27,11 +25,10 @@ if TYPE_CHECKING:
 NEW_FILE_MODE: Final = 0o600
 NEW_DIRECTORY_MODE: Final = 0o700
 
-# Resolved once: portalocker.lock() looks its locker up on every call, which costs 8 us of the 10 that an append takes.
-_flock = FlockLocker().locker
-_TRY_EXCLUSIVE: Final = int(LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
-_TRY_SHARED: Final = int(LockFlags.SHARED | LockFlags.NON_BLOCKING)
-_UNLOCK: Final = int(LockFlags.UNBLOCK)
+# flock(2) itself, as portalocker calls it too where there is fcntl. Loading that package took a third of the time of a
+# worker's first result: it asks importlib.metadata for its own version, and 6 MB of code for mail and archives with it.
+_TRY_EXCLUSIVE: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
+_TRY_SHARED: Final = fcntl.LOCK_SH | fcntl.LOCK_NB
 
 # EINVAL: an id that a container's user namespace does not know.
 _MAY_NOT: Final = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL})
@@ -187,7 +184,7 @@ class System:
     def try_lock(self, fd: int) -> bool:
         """Take the exclusive advisory lock of an open file, or return False when somebody else holds it."""
         try:
-            _flock(fd, _TRY_EXCLUSIVE)
+            fcntl.flock(fd, _TRY_EXCLUSIVE)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -199,14 +196,14 @@ class System:
     def try_lock_shared(self, fd: int) -> bool:
         """Take the advisory lock of an open file for readers, or return False when somebody holds it exclusively."""
         try:
-            _flock(fd, _TRY_SHARED)
+            fcntl.flock(fd, _TRY_SHARED)
         except BlockingIOError:
             return False
         return True
 
     def unlock(self, fd: int) -> None:
         try:
-            _flock(fd, _UNLOCK)
+            fcntl.flock(fd, fcntl.LOCK_UN)
         except OSError as error:
             _tell_where(error, fd)
             raise

@@ -65,7 +65,8 @@ def test_the_page_is_made_of_the_raw_figures_alone(page: Path) -> None:
     raw = (page / "results.json").read_text()
     try:
         report = json.loads(raw)
-        report["figures"][0]["rounds"] = [7_777.0]
+        changed = report["figures"][0]
+        changed["rounds"] = [7_777.0] * len(changed["rounds"])
         (page / "results.json").write_text(json.dumps(report))
         start(page, "page.py", "results.json").communicate()
         assert "7,777" in (page / "README.md").read_text()

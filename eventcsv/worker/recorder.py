@@ -31,8 +31,9 @@ from eventcsv.storage.files import Storage
 from eventcsv.storage.naming import check_name, log_of, stem_of, target_of
 from eventcsv.table.cells import check_no_workbook, find_header
 from eventcsv.table.options import CsvOptions
-from eventcsv.worker.rules import Note, cells_of, fitted, is_usual, key_of, pairs_in, usual_cells
-from eventcsv.worker.values import LONGEST_MESSAGE, cleaned, is_missing
+from eventcsv.worker.fitting import fitted
+from eventcsv.worker.rules import cells_of, is_usual, key_of, pairs_in, usual_cells
+from eventcsv.worker.values import LONGEST_MESSAGE, Note, cleaned, is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -9,15 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import orjson
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from eventcsv.errors import InvalidEvent
-from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, FAILED, LONGEST_CELL, Event, Status, column_id
-from eventcsv.log.line import MAX_LINE_BYTES, line_of
-from eventcsv.worker.values import cut, cut_mark, moment_text, one_line, plain, short, text_of, whole_digits
+from eventcsv.event import BLANKS, COLUMNS, DEFAULT_KEY, FAILED, LONGEST_CELL, Status, column_id
+from eventcsv.log.line import MAX_LINE_BYTES
+from eventcsv.worker.fitting import writable
+from eventcsv.worker.values import Note, cut, moment_text, one_line, plain, short, text_of, whole_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,6 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNWRITABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # a line break is no rarity in a header
 _MOST_DIGITS: Final = 18
 _MOST: Final = 10**_MOST_DIGITS
-_SHORTEST_CUT: Final = 64
 _MOST_PAIRS: Final = 100_000
 _SHOWN: Final = 200
 
@@ -42,18 +40,6 @@ _RESPELLED: Final = {status.translate(_SEPARATORS).casefold(): status for status
 
 
 Pairs = list[tuple[object, object]]
-
-
-class Note(NamedTuple):
-    """What was done to a value that could not be recorded as it was given, or what is odd about it.
-
-    Attributes:
-        column: Its column.
-        done: What was done, in words.
-    """
-
-    column: str
-    done: str
 
 
 # --- the key -----------------------------------------------------------------------------------------------------
@@ -81,7 +67,7 @@ def key_of(key: object, *, key_column: str = DEFAULT_KEY, notes: list[Note] | No
         notes.append(Note(key_column, "the line break or tab at its end was left out"))
     if not text.strip(BLANKS):
         raise InvalidEvent("key", "must not be empty")
-    return text if text.isascii() else _unicode(text, key_column, notes)
+    return text if text.isascii() else writable(text, key_column, notes)
 
 
 def _key_text(key: object, key_column: str, notes: list[Note]) -> str:
@@ -316,87 +302,3 @@ def _pairs(given: Any) -> Iterator[tuple[object, object] | None]:  # noqa: ANN40
             yield (item[0], item[1]) if is_pair else None
     else:
         yield None
-
-
-# --- a line that is allowed --------------------------------------------------------------------------------------
-
-
-def fitted(event: Event, notes: list[Note]) -> Event:
-    """Return an event that can be a line of the log for one that cannot.
-
-    Args:
-        event: The event.
-        notes: Takes what was done to it.
-
-    Raises:
-        InvalidEvent: Two of its columns would have the same name then.
-    """
-    cells = {_unicode(name, name, notes): _unicode(text, name, notes) for name, text in event.cells.items()}
-    _refuse_merged(event.cells, cells)
-    event = replace(event, cells=cells)
-    while (line_bytes := len(line_of(event))) > MAX_LINE_BYTES:
-        texts = [event.key, *event.cells, *event.cells.values()]
-        sizes = [_size_bytes(text) for text in texts]
-        longest_bytes = _level(sizes, MAX_LINE_BYTES - (line_bytes - sum(sizes)))
-        if longest_bytes < _SHORTEST_CUT:  # there are too many for one line
-            kept = list(event.cells.items())[: len(event.cells) // 2]
-            notes.append(Note(kept[-1][0], f"the {len(event.cells) - len(kept):,} columns after it had no place left"))
-            event = replace(event, cells=dict(kept))
-        else:
-            event = _cut_event(event, longest_bytes, notes)
-    return event
-
-
-def _unicode(text: str, column: str, notes: list[Note]) -> str:
-    fitting = plain(text)
-    if fitting != text:
-        notes.append(
-            Note(plain(column), r"a lone surrogate, which UTF-8 cannot hold, was written as \udcff or the like")
-        )
-    return fitting
-
-
-def _refuse_merged(before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    if len(after) < len(before):
-        raise InvalidEvent("columns", "the same column is given twice, as the names look once they fit into the log")
-
-
-def _level(sizes: list[int], budget_bytes: int) -> int:
-    """Return how long the longest may be, so that all of them fit together."""
-    ordered = sorted(sizes)
-    for index, size in enumerate(ordered):
-        share = budget_bytes // (len(ordered) - index)
-        if size > share:
-            return share
-        budget_bytes -= size
-    return ordered[-1]
-
-
-def _cut_event(event: Event, longest_bytes: int, notes: list[Note]) -> Event:
-    def shortened(text: str, column: str) -> str:
-        if _size_bytes(text) <= longest_bytes:
-            return text
-        fitting = _cut_to(text, longest_bytes)
-        notes.append(Note(column, f"{len(text):,} characters were cut, as a line of the log holds 1 MiB"))
-        return fitting
-
-    names = {name: shortened(name, f"{name[:_SHORTEST_CUT]}...") for name in event.cells}
-    cells = {names[name]: shortened(text, names[name]) for name, text in event.cells.items()}
-    _refuse_merged(event.cells, cells)
-    return replace(event, key=shortened(event.key, "the key"), cells=cells)
-
-
-def _cut_to(text: str, longest_bytes: int) -> str:
-    mark = cut_mark(len(text))
-    least, most = 0, len(text)
-    while least < most:
-        middle = (least + most + 1) // 2
-        if _size_bytes(text[:middle] + mark) <= longest_bytes:
-            least = middle
-        else:
-            most = middle - 1
-    return text[:least] + mark
-
-
-def _size_bytes(text: str) -> int:
-    return len(orjson.dumps(text))

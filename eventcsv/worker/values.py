@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventcsv.event import LONGEST_CELL, utc_text
 from eventcsv.log.line import MAX_LINE_BYTES
@@ -31,6 +31,18 @@ LONGEST_MESSAGE: Final = 1_000
 """How many characters are kept of what an error of the caller's code says."""
 
 _SHOWN: Final = 200
+
+
+class Note(NamedTuple):
+    """What was done to a value that could not be recorded as it was given, or what is odd about it.
+
+    Attributes:
+        column: Its column.
+        done: What was done, in words.
+    """
+
+    column: str
+    done: str
 
 
 def text_of(value: object, told: list[str]) -> str | None:

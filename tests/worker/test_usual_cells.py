@@ -14,10 +14,12 @@ from eventcsv import EventCsv, EventCsvError, InvalidEvent, Status
 from eventcsv.event import BLANKS, COLUMNS, LONGEST_CELL, Event
 from eventcsv.log.line import MAX_LINE_BYTES
 from eventcsv.worker import recorder
-from eventcsv.worker.rules import Note, cells_of, key_of, usual_cells
+from eventcsv.worker.rules import cells_of, key_of, usual_cells
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from eventcsv.worker.values import Note
 
 
 class Word(str):  # noqa: SLOT000  # a class of a caller's own

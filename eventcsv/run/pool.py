@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
+from selectors import EVENT_READ, PollSelector
 from typing import TYPE_CHECKING, Final, Protocol
 
 from eventcsv import masking
@@ -128,6 +128,8 @@ class Pool:
     _failed_starts: int = 0
     _ever_ready: bool = False
     _next_start_at: float = 0.0
+    _look_at: float = 0.0
+    _ends: PollSelector = field(default_factory=PollSelector)
     _watch: threading.Thread | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
 
@@ -144,12 +146,13 @@ class Pool:
                 busy = any(worker.task for worker in self._workers)
                 if not busy and (stopping() or not (self.tasks.ready() or self.tasks.expects_more())):
                     return
-                ends = {worker.connection: worker for worker in self._workers}
                 takes_more = not stopping() and self._has_room()  # else what is due would be waited for without a pause
-                for end in wait(list(ends), min(_TICK_S, self.tasks.due_in_s()) if takes_more else _TICK_S):
-                    self._listen(ends[end])  # type: ignore[index]  # what is waited for is what comes back
-                self._check_for_deaths()
-                self._check_deadlines()
+                for end, _ in self._ends.select(min(_TICK_S, self.tasks.due_in_s()) if takes_more else _TICK_S):
+                    self._listen(end.data)
+                if time.monotonic() >= self._look_at:
+                    self._look_at = time.monotonic() + _TICK_S
+                    self._check_for_deaths()
+                    self._check_deadlines()
         finally:
             self._dismiss()
 
@@ -244,7 +247,9 @@ class Pool:
             with _signals_blocked():  # until the worker has its own handlers, and is known here
                 process.start()
                 deadline = time.monotonic() + _START_TIMEOUT_S
-                self._workers.append(_Worker(number, process, connection, deadline, pid=process.pid))
+                worker = _Worker(number, process, connection, deadline, pid=process.pid)
+                self._workers.append(worker)
+                self._ends.register(connection, EVENT_READ, worker)
         except OSError as error:  # no memory, or too many processes
             connection.close()
             self._note_failed_start(reason_of(error))
@@ -270,6 +275,7 @@ class Pool:
     def _bury(self, worker: _Worker, reason: str) -> None:
         """Note that a worker is lost, with what it was working on."""
         self._workers.remove(worker)
+        self._ends.unregister(worker.connection)
         _kill(worker)
         task = worker.task
         masking.get_logger().warning(
@@ -305,6 +311,7 @@ class Pool:
             for worker in self._workers:
                 _kill(worker)
             self._workers.clear()
+            self._ends.close()
 
 
 def _log(worker: _Worker, message: Logged) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
+from selectors import EVENT_READ, PollSelector
 from typing import TYPE_CHECKING, Final
 
 from eventcsv.errors import StopRun
@@ -54,9 +55,11 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
             send(Broken(one_line(error, longest=LONGEST_MESSAGE)))
         return
     with suppress(EOFError, ConnectionError):  # the session has ended, or has died
+        coming = PollSelector()
+        coming.register(connection, EVENT_READ)
         send(Ready(os.getpid()))
         while not leaving.is_set():
-            if connection.poll(_LOOK_S):
+            if coming.select(_LOOK_S):
                 task: Task | Leave = connection.recv()
                 if isinstance(task, Leave):
                     break

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command_line import python
-from conftest import lines_of, read_csv, replays_to_itself, statuses
+from conftest import lines_of, read_csv, replays_to_itself, statuses, wait_until
 from faults import with_storage
 
 from eventcsv import EventCsv
@@ -67,7 +67,7 @@ def emit_for_ever(job: EventCsv, number: int, acknowledged: str) -> None:
     fd = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     while True:
         size = rng.choice((10, 400, 5_000, 300_000))
-        event = job.emit_result("PO1", "ERROR", error_message="x" * size, columns={"writer": number})
+        event = job.emit_result("PO1", "ERROR", columns={"text": "x" * size, "writer": number})
         os.write(fd, f"{event.id}\n".encode())
 
 
@@ -82,9 +82,12 @@ def test_kill_9_in_mid_append_loses_nothing_acknowledged(tmp_path: Path) -> None
     survivor.emit_result("PO1", "COMPLETED")
     while (torn < 3 or kills < 40) and kills < 400:
         pid = os.fork()
+        acknowledged_file = tmp_path / f"acknowledged-{kills}"
         if pid == 0:
-            emit_for_ever(job, kills, str(tmp_path / f"acknowledged-{kills}"))
-        time.sleep(rng.uniform(0.004, 0.03))
+            emit_for_ever(job, kills, str(acknowledged_file))
+        # The first append of a fork of so large a process may take longer than all the others together.
+        wait_until(lambda file=acknowledged_file: file.exists() and file.stat().st_size, "the first result")  # type: ignore[misc]
+        time.sleep(rng.uniform(0, 0.01))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         kills += 1

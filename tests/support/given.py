@@ -156,7 +156,7 @@ GIVEN: Final[dict[str, Given]] = {
     "NA": value(pd.NA, None),
     "NA for names": value(pd.NA, None, NAMES),
     "NumPy's no time": value(np.datetime64("NaT"), None),
-    "NumPy's no duration": value(np.timedelta64("NaT"), None),
+    "NumPy's no duration": value(np.timedelta64("NaT", "s"), None),
     "NumPy's masked": value(np.ma.masked, None),
     "Decimal NaN": value(Decimal("NaN"), None),
     "signalling NaN": value(Decimal("sNaN"), None),

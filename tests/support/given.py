@@ -155,7 +155,7 @@ GIVEN: Final[dict[str, Given]] = {
     "NaT": value(pd.NaT, None),
     "NA": value(pd.NA, None),
     "NA for names": value(pd.NA, None, NAMES),
-    "NumPy's no time": value(np.datetime64("NaT"), None),
+    "NumPy's no time": value(np.datetime64("NaT", "s"), None),
     "NumPy's no duration": value(np.timedelta64("NaT", "s"), None),
     "NumPy's masked": value(np.ma.masked, None),
     "Decimal NaN": value(Decimal("NaN"), None),

@@ -86,7 +86,14 @@ class Table:
 
     def texts(self, column: int) -> pl.Series:
         """Return the text of a column's cells."""
-        return self.rows.select(text_of(pl.col(str(column)))).to_series()
+        if column not in self._texts:
+            self._texts[column] = self.rows.select(text_of(pl.col(str(column)))).to_series()
+        return self._texts[column]
+
+    @cached_property
+    def _texts(self) -> dict[int, pl.Series]:
+        """The columns whose text was asked for: a merge asks for each of them several times."""
+        return {}
 
     def index_of(self, name: str) -> int | None:
         """Return the index of a column, case and surrounding blanks aside, or None."""

@@ -80,7 +80,7 @@ class Known:
     """
 
     past: Past
-    with_results: frozenset[str]
+    with_results: pl.Series
     done: frozenset[str]
 
 
@@ -137,7 +137,7 @@ class _Reading:
         self._guard_formulas = guard_formulas
         self._parts: list[pl.DataFrame] = []
         self._set_by_results: dict[str, str] = {}
-        self._with_results: set[str] = set()
+        self._with_results: list[pl.Series] = [pl.Series("key", dtype=pl.String)]
         self._done: set[str] = set()
 
     def read(self, log: Log, start: Position, end: Position) -> None:
@@ -153,9 +153,11 @@ class _Reading:
         if not frame.height:
             return
         lines = (
-            frame.with_row_index("line")
+            frame.lazy()
+            .with_row_index("line")
             .with_columns(pl.col("key").str.strip_chars(BLANKS))
             .filter(pl.col("kind").is_in(SETTING))
+            .collect()
         )
         results = lines.filter(pl.col("kind") == Kind.RESULT.value)
         names = [column.removeprefix(SET) for column in frame.columns if column.startswith(SET)]
@@ -164,7 +166,7 @@ class _Reading:
                 spelled = name.strip(BLANKS)
                 spelled = guarded(spelled) if self._guard_formulas else spelled
                 self._set_by_results.setdefault(unguarded_id(name), spelled)
-        self._with_results.update(results.get_column("key").unique())
+        self._with_results.append(results.get_column("key").unique())
         if self.keys is not None:
             lines = lines.filter(pl.col("key").is_in(self.keys))
         is_edit = pl.col("kind") == Kind.EDIT.value
@@ -194,7 +196,7 @@ class _Reading:
         none = pl.DataFrame(schema={"key": pl.String, "nth": pl.Int64, "kind": pl.String})
         lines = pl.concat([none, *self._parts], how="diagonal")
         past = Past(first, lines, self._set_by_results, is_whole)
-        return Known(past, frozenset(self._with_results), frozenset(self._done))
+        return Known(past, pl.concat(self._with_results).unique(), frozenset(self._done))
 
 
 def kept_rows(found: Difference, past: Past) -> pl.DataFrame:
@@ -258,8 +260,9 @@ def refusal(found: Difference, known: Known, removed: Sequence[str]) -> str | No
             f"{key} is now {saved}{f', and {more:,} more' if more else ''}: "
             "the program that saved it took the keys for numbers, or quoted them once more"
         )
-    vanished = [key for key in removed if key in known.with_results]
-    having = int(current.keys().is_in(list(known.with_results)).sum())
+    keys, with_results = pl.Series(removed, dtype=pl.String), known.with_results.implode()
+    vanished = keys.filter(keys.is_in(with_results))
+    having = int(current.keys().is_in(with_results).sum())
     if len(vanished) > MOST_VANISHED and len(vanished) > MOST_SHARE_VANISHED * having:
         return f"{len(vanished):,} of {having:,} rows with results are gone, {vanished[0]} among them"
     return None

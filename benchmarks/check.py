@@ -111,7 +111,7 @@ def checks(directory: Path) -> Iterator[Check]:
     short = make(directory / "short", 0, _ROWS)
     line = next(lines(1, _ROWS))
     yield Check(
-        'emit_result(), durability "process", against its system calls alone',
+        'emit_result(), durability "process", against flock, fstat, write and unlock alone',
         4,
         7,
         lambda: _emits_s(short, "process", 2_000, time.process_time),

@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -396,3 +397,14 @@ def test_verify_names_what_is_wrong(place: Path) -> None:
     assert 3 == done.returncode
     assert "events-000002.jsonl, byte" in done.stdout
     assert f"{backup.name}: the backup is damaged" in done.stdout
+
+
+def test_a_command_loads_no_other(csv_path: Path) -> None:
+    """All of them take longer to load than what most of them do."""
+    code = (
+        "import sys\nfrom eventcsv.cli.app import app\napp(['pending', sys.argv[1]], standalone_mode=False)\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('eventcsv.cli.commands.')), file=sys.stderr)\n"
+    )
+    line = [sys.executable, "-c", code, str(csv_path)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert ["eventcsv.cli.commands.status"] == done.stderr.split()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
+import sys
 import threading
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
 from selectors import EVENT_READ, PollSelector
@@ -35,6 +37,7 @@ def serve(work: Work, writer: str, connection: Connection) -> None:
         connection: Brings tasks, takes messages.
     """
     leaving = _detach(connection)
+    _print_at_once()
     mutex = threading.RLock()
 
     def send(message: object) -> None:
@@ -102,6 +105,12 @@ def _detach(connection: Connection) -> threading.Event:
 def _heed_signals() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+
+
+def _print_at_once() -> None:
+    """Have each line that the caller's code prints come out at once, also into a pipe; what is held dies with us."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _forward_logs(send: Callable[[object], None]) -> None:

@@ -30,6 +30,7 @@ def download(key, row):
     if key == os.environ.get("FAILS"):
         raise OSError("no answer from https://ana:hunter2@coupa.example/x?token=abc, ask ana@coupa.example")
     if key == os.environ.get("DIES"):
+        print("last words of", key)
         os._exit(3)
     if key == os.environ.get("HANGS"):
         time.sleep(600)
@@ -97,7 +98,10 @@ def test_a_run_from_the_shell(place: Path) -> None:
 
 
 def test_failures_cost_themselves_and_the_exit_code(place: Path) -> None:
-    """A PO that raises, one that kills its worker and one that hangs are ERROR; the others are done; exit code 1."""
+    """A PO that raises, one that kills its worker and one that hangs are ERROR; the others are done; exit code 1.
+
+    What a worker has printed before it dies or is stopped is not lost.
+    """
     done = run(
         place, "run", "input.csv", "jobs:download", "-w", 2, "--timeout", 2, FAILS="PO3", DIES="PO5", HANGS="PO9"
     )
@@ -107,6 +111,7 @@ def test_failures_cost_themselves_and_the_exit_code(place: Path) -> None:
     assert "OSError: no answer from https://***@coupa.example/x?*** ask ***" == rows["PO3"]["ERROR_MESSAGE"]
     assert "the worker exited with code 3" == rows["PO5"]["ERROR_MESSAGE"]
     assert "it took longer than 2 s and was stopped" == rows["PO9"]["ERROR_MESSAGE"]
+    assert {"last words of PO5", "chatter of PO9"}.issubset(done.stderr.splitlines())
     assert "37 of 40 POs done (92 %), 3 pending" in done.stdout
     again = run(place, "run", "input.csv", "jobs:download")
     assert (0, True) == (again.returncode, "processed  3 in" in again.stdout)

@@ -409,12 +409,14 @@ def test_a_pipe_gets_lines_without_control_codes(job: EventCsv, csv_path: Path) 
 def test_a_run_draws_below_what_its_workers_print(csv_path: Path) -> None:
     """What is printed stays, the view goes, the cursor is back, and the result stands below."""
     (csv_path.parent / "work.py").write_text(
-        "import time\ndef work(key, row):\n    print('chatter of', key)\n    time.sleep(4)\n"
+        "import pathlib, time\ndef work(key, row):\n    print('chatter of', key)\n"
+        "    while not pathlib.Path('seen').exists():\n        time.sleep(0.05)\n"
     )
     with Terminal(csv_path.parent) as terminal:
         terminal.type(f"{TYPED} run input.csv work:work\n")
-        terminal.wait_until(lambda: "workers" in terminal.text and "chatter of PO2" in terminal.text, "the view")
+        terminal.wait_until(lambda: "workers" in terminal.text and "chatter of PO1" in terminal.text, "the view")
         assert (False, True) == (terminal.is_alternate, terminal.screen.cursor.hidden)
+        (csv_path.parent / "seen").touch()
         terminal.wait_for("  backup     ")
     assert not terminal.screen.cursor.hidden
     assert [f"chatter of PO{number}" for number in (1, 2, 3)] == re.findall("chatter of PO.", terminal.text)

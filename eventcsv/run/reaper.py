@@ -64,6 +64,7 @@ class _Reaper:
             if not adopts:  # only now, as whoever has lost its parent is not below us any more
                 _kill(self.worker, of_group=True)
             if not alive:
+                self.reap()  # whoever died since the look above, perhaps the worker
                 return
             time.sleep(_AGAIN_S)
 

@@ -395,6 +395,26 @@ def test_a_po_that_was_just_finished_is_not_taken_for_lost(csv_path: Path, pg_se
         claims.close()
 
 
+def test_a_renewal_that_comes_too_late_undoes_no_lapse(csv_path: Path, pg_server: PgServer) -> None:
+    """Else the death of a worker that was stopped for it would be taken for a failure of its PO."""
+    job = EventCsv(csv_path, log=pg_server.url, job=f"late {csv_path}")
+    job.compact()
+    claims = job.log.claims(owner="one", lease_s=1.0, seen=job.log.end().position)
+    assert isinstance(claims, PgClaims)
+    try:
+        claims.claim("PO1")
+        claims._end.set()
+        wait_until(lambda: claims.has_lapsed("PO1"), "a lease that runs out")
+        claims._renew()
+        assert frozenset({"PO1"}) == claims.held()  # nobody has taken it over
+        assert claims.has_lapsed("PO1")
+        claims.release("PO1")
+        claims.claim("PO1")
+        assert not claims.has_lapsed("PO1")
+    finally:
+        claims.close()
+
+
 def test_many_claim_at_once_and_none_twice(csv_path: Path, pg_server: PgServer) -> None:
     """Eight hosts claim the same 40 POs; each PO has one holder."""
     job = EventCsv(csv_path, log=pg_server.url, job=f"claims {csv_path}")

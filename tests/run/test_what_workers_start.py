@@ -14,6 +14,8 @@ from living import is_alive
 from plain import logged
 from runs import ADOPTS, DEADLINE_S, STARTED, ask_to_stop, at_work, by_po, calls, children, make_job, meanwhile, pids
 
+from eventcsv.run import reaper
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -52,6 +54,22 @@ def test_what_a_worker_started_stays_when_another_one_dies(tmp_path: Path) -> No
         result = session.run(jobs.work, workers=2)
     assert {"COMPLETED": 2, "ERROR": 1} == result.by_status
     assert not any(map(is_alive, children(tmp_path)))
+
+
+def test_a_worker_that_dies_while_it_is_looked_for_has_its_own_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after its guard has looked who is dead and before it looks who lives, it is not said to have exited."""
+    guard = reaper._Reaper()
+    guard.worker = os.posix_spawnp("sleep", ["sleep", "60"], {})
+
+    def look() -> list[int]:
+        os.kill(guard.worker, signal.SIGKILL)
+        os.waitid(os.P_PID, guard.worker, os.WEXITED | os.WNOWAIT)
+        return []
+
+    monkeypatch.setattr(reaper, "_descendants", look)
+    guard.end_all(adopts=True)
+    assert guard.status is not None
+    assert -signal.SIGKILL == os.waitstatus_to_exitcode(guard.status)
 
 
 @pytest.mark.skipif(not ADOPTS, reason="only Linux tells a worker that its guard has died")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _RENEWALS_A_LEASE: Final = 4
 _SHARE_LEFT: Final = 0.1
+_LAPSED: Final = 0.0  # by no clock; who was told so has stopped the worker, and no late renewal makes that undone
 _LONGEST_KEY_BYTES: Final = 2_000  # what fits into an index of the server
 
 _CLAIM: Final = "select * from eventcsv.claim(%s::int, %s::text, %s::text, %s::float8, %s::int, %s::bigint)"
@@ -69,7 +70,10 @@ class PgClaims:
 
     def has_lapsed(self, key: str) -> bool:
         with self._mutex:
-            return self._safe_until.get(key, float("inf")) < time.monotonic()
+            if self._safe_until.get(key, float("inf")) >= time.monotonic():
+                return False
+            self._safe_until[key] = _LAPSED
+            return True
 
     def is_taken_over(self, key: str) -> bool:
         with self._mutex:
@@ -124,6 +128,6 @@ class PgClaims:
         renewed = {row[0] for row in rows}
         with self._mutex:
             for key, token in held.items():
-                if self._tokens.get(key) == token:
+                if self._tokens.get(key) == token and self._safe_until[key] != _LAPSED:
                     is_ours = key in renewed
-                    self._safe_until[key] = clock + self._lease_s * (1 - _SHARE_LEFT) if is_ours else 0.0
+                    self._safe_until[key] = clock + self._lease_s * (1 - _SHARE_LEFT) if is_ours else _LAPSED

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -98,7 +97,7 @@ def main() -> None:
     """Measure, and write or print the page."""
     options = arguments()
     signal.signal(signal.SIGTERM, _stop)
-    os.environ.pop("EVENTCSV_BACKUP_DIR", None)  # what is made here goes away again
+    machine.forget_settings()
     for package in ("duckdb", "pandas"):
         if not peers.is_installed(package):
             print(f"{package} is not installed, so it does not take part: pip install -e '.[bench]'", file=sys.stderr)

@@ -11,7 +11,6 @@ The limits lie well above what is usual: they catch a mistake, not a percent.
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import live
+import machine
 import peers
 from fixtures import Fixture, emit, keys, lines, make
 from measuring import in_turn, run_code, timed_s
@@ -157,7 +157,7 @@ def checks(directory: Path) -> Iterator[Check]:
 def main() -> None:
     """Measure every ratio; exit 1 when one of them is over its limit."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    os.environ.pop("EVENTCSV_BACKUP_DIR", None)  # what is made here goes away again
+    machine.forget_settings()
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=".") as name:
         (Path(name) / ".gitignore").write_text("*\n")
         kept = [check.holds() for check in checks(Path(name).resolve())]

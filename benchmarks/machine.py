@@ -32,6 +32,12 @@ def described(directory: Path) -> dict[str, str]:
     return found
 
 
+def forget_settings() -> None:
+    """Drop what only this environment sets: where backups go, and that what is loaded is compiled at each start."""
+    for name in ("EVENTCSV_BACKUP_DIR", "PYTHONDONTWRITEBYTECODE"):
+        os.environ.pop(name, None)
+
+
 def load() -> str:
     """Return the load of the last 1, 5 and 15 minutes: on a busy machine only the ratios mean something."""
     return " ".join(f"{average:.2f}" for average in os.getloadavg())

@@ -38,8 +38,10 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
 
-# As people have it: in a container output may be unbuffered and the terminal without a name, which hides faults.
-os.environ.pop("PYTHONUNBUFFERED", None)
+# As people have it: in a container output may be unbuffered and the terminal without a name, which hides faults, and
+# each process that a test starts may have to compile what it loads.
+for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(name, None)
 os.environ["TERM"] = "xterm"
 
 # Edits count at once in the tests, save those that are about waiting for an edit to settle.

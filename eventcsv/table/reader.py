@@ -46,7 +46,7 @@ def parse(
         delimiter: Between cells, one ASCII character; by default what a line `sep=;` says, else the one of
             ; , TAB | that shows the key column.
         encoding: As Python names it; by default UTF-8. Another becomes UTF-8 with a byte order mark, for spreadsheets.
-        quotes_marks: How texts are going to be written, see `Dialect`; it makes no difference to reading.
+        quotes_marks: How texts are going to be written, see `Dialect`; how they are likely to be written.
         status_column: What the column is called that says what came of a row; it need not be there.
 
     Raises:
@@ -133,14 +133,13 @@ def _fast(data: bytes, dialect: Dialect, width: int) -> pl.DataFrame | None:
     if texts is None:
         return None
     has_quotes = b'"' in data
-    plain = replace(dialect, quotes_all=False, quotes_marks=False)
-    marked = _holding(special(plain), texts) if has_quotes or b"\r" in data else []
+    plain, wide = (replace(dialect, quotes_all=False, quotes_marks=marks) for marks in (False, True))
+    marked = _holding(special(wide), texts) if has_quotes or b"\r" in data else []
     if _has_lone_return(texts.select(marked), data):
         return None
-    wide = replace(plain, quotes_marks=True)
-    likely = [(pl.all(), dialect)] if dialect.quotes_all else [(pl.col(marked), plain), (pl.all(), wide)]
-    for needy, how in likely:
-        rows = texts.with_columns(raw_of(needy, how))
+    likely = [wide, plain] if dialect.quotes_marks else [plain, wide]
+    for how in [dialect] if dialect.quotes_all else likely:
+        rows = texts.with_columns(raw_of(pl.all() if how.quotes_all else pl.col(marked), how))
         if _gives_again(rows, dialect, data):
             return rows
         if not has_quotes:
@@ -189,8 +188,9 @@ def _texts(data: bytes, dialect: Dialect, columns: Sequence[str]) -> pl.DataFram
 
 def _has_lone_return(texts: pl.DataFrame, data: bytes) -> bool:
     """Tell whether a carriage return without a newline is in cells: to some it is a line end, to others text."""
-    in_cells = any(column.str.contains("\r", literal=True).any() for column in texts)
-    return in_cells and data.count(b"\r") != data.count(b"\r\n")
+    if data.count(b"\r") == data.count(b"\r\n"):
+        return False
+    return any(column.str.contains("\r", literal=True).any() for column in texts)
 
 
 def _gives_again(rows: pl.DataFrame, dialect: Dialect, data: bytes) -> bool:

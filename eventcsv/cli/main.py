@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from typing import Any, Final, NoReturn
 
@@ -54,6 +55,8 @@ def _end_output() -> None:
     except OSError:  # which was told when it was met first
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(Exit.FAILED)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done: while Python ends, it would be a traceback
 
 
 def _told(error: Exception) -> tuple[str, Exit]:

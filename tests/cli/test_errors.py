@@ -349,6 +349,15 @@ def test_ctrl_c_at_any_time_is_no_traceback(csv_path: Path, line: str, every_ms:
     assert {0, 1, 130, -signal.SIGINT}.issuperset(said)  # 130: a shell's word for SIGINT, and typer's
 
 
+def test_ctrl_c_while_python_ends_is_no_traceback(csv_path: Path) -> None:
+    """All is done and told by then; whatever is still being taken down says nothing."""
+    at_the_end = f"import atexit, os; atexit.register(os.kill, os.getpid(), {int(signal.SIGINT)}); {BEGIN}"
+    command = [sys.executable, "-c", at_the_end, "status", "input.csv"]
+    done = subprocess.run(command, cwd=csv_path.parent, capture_output=True, text=True, check=False, timeout=60)
+    assert (-signal.SIGINT, "") == (done.returncode, done.stderr)
+    assert "0 of 3 POs done" in done.stdout
+
+
 # --- help and completion -----------------------------------------------------------------------------------------
 
 

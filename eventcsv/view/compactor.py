@@ -20,7 +20,6 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from eventcsv import masking
@@ -202,7 +201,7 @@ class Compactor:
                 if saved and start.new_base == EDITED and self._checkpoint.read() != saved:
                     continue  # no edit: a compaction elsewhere came between the two looks
                 if start.data == start.current and not self.files.holds(start.table):
-                    self.files.hold(sha256(start.data).hexdigest(), start.table)
+                    self.files.hold(start.sha256, start.table)
                 return projection
         raise EventCsvError(f"{self.files.csv_path}: changes too often to be read. Wait, and try again")
 

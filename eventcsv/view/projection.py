@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from eventcsv.storage.files import READ_BYTES
@@ -48,6 +49,7 @@ class StartingPoint:
         known: What the CSV was by the log before the save.
         session: What the new base is named after; by default something random.
         ahead: The log from `position` on, which is being parsed already, or None.
+        digest: The SHA-256 of `data`, in hex, where that is known.
     """
 
     data: bytes
@@ -72,6 +74,12 @@ class StartingPoint:
     known: Projection | None = None
     session: str | None = None
     ahead: Ahead | None = None
+    digest: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of `data`, in hex."""
+        return self.digest or sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

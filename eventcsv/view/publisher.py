@@ -97,6 +97,7 @@ class Publisher:
         return replace(
             start,
             data=data,
+            digest=None,
             table=projection.table,
             position=projection.end.position,
             since=projection.end.position,
@@ -121,7 +122,7 @@ class Publisher:
             self._rely_on(self._directory, "CSV", version.sha256)
             self._save((version,), start)
             return base, None
-        digest = sha256(start.data).hexdigest()
+        digest = start.sha256
         self._rely_on(self._directory, "CSV", digest)
         self._write_temporary(data)
         met = tuple(sorted(start.unknown))

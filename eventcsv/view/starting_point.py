@@ -83,6 +83,7 @@ class StartingPoints:
                 new_base = NONE_LEFT
         return StartingPoint(
             data=current,
+            digest=version.sha256,
             table=table or self._files.table_of_version(current, version),
             position=version.position,
             since=since,

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 """What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection"), full-width forms included."""
 
-_MERGE_ROWS: Final = 200_000
-_MERGE_TIMES: Final = 2  # what was merged before is merged again: less often for more memory
+_MERGE_ROWS: Final = 200_000  # what was merged before is merged again, so not too often
 SETTING: Final = [Kind.RESULT.value, Kind.EDIT.value]
 """The kinds of lines that set cells."""
 
@@ -90,7 +89,7 @@ class Fold:
         self._split = None
         part = self._part(lines, is_edit)
         self._parts.append(part)
-        if sum(item.height for item in self._parts[1:]) > max(_MERGE_TIMES * self._parts[0].height, _MERGE_ROWS):
+        if sum(item.height for item in self._parts[1:]) > max(self._parts[0].height, _MERGE_ROWS):
             self._reduce()
 
     def _follow_flights(self, frame: pl.DataFrame, event_of: Callable[[int], Event]) -> None:

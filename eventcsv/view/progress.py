@@ -215,14 +215,11 @@ def _counted(texts: pl.Series) -> dict[str, int]:
 
 def _failures(table: Table, work: pl.DataFrame) -> tuple[Failure, ...]:
     left = work.filter(~pl.col("done"))
-    cells = table.rows[left.get_column("row")]  # of few rows; to take the quotes off all of them takes a while
-    columns = {"message": table.index_of(COLUMNS["error_message"]), "at": table.index_of(COLUMNS["last_processed"])}
-    texts = cells.with_columns(
-        (pl.lit("") if index is None else text_of(pl.col(str(index)))).alias(name) for name, index in columns.items()
-    )
-    failed = left.hstack(texts.select("message", "at")).filter(
-        pl.col("status").str.to_uppercase().is_in(list(FAILED)) | (pl.col("message") != "")
-    )
+    for name, column in (("message", COLUMNS["error_message"]), ("at", COLUMNS["last_processed"])):
+        index = table.index_of(column)  # of few rows; to take the quotes off all of them takes a while
+        cells = pl.lit("") if index is None else table.rows.get_column(str(index))[left.get_column("row")]
+        left = left.with_columns(cells.alias(name)).with_columns(text_of(pl.col(name)))
+    failed = left.filter(pl.col("status").str.to_uppercase().is_in(list(FAILED)) | (pl.col("message") != ""))
     ordered = failed.sort("at", maintain_order=True).select("key", "status", "message", "at")
     return tuple(Failure(*row) for row in ordered.iter_rows())
 

@@ -190,7 +190,7 @@ def spellings(names: Iterable[str]) -> dict[str, list[str]]:
 
 def guarded_text(text: pl.Expr) -> pl.Expr:
     """Return texts of results as they become cells, with an apostrophe before what looks like a formula."""
-    return pl.when(_is_risky(text)).then(pl.lit("'") + text).otherwise(text)
+    return pl.when(~_is_risky(text)).then(text).otherwise(pl.lit("'") + text)  # what comes first gives each its name
 
 
 def _is_risky(text: pl.Expr) -> pl.Expr:

@@ -39,7 +39,7 @@ keys = st.sampled_from(["PO1", "PO2", "PO3", "PO4", " PO1"])
 def an_event(draw: st.DrawFn) -> Event:
     cells = draw(st.dictionaries(columns, text, max_size=4))
     unique = {column_id(name): name for name in cells}
-    kind = draw(st.sampled_from([Kind.RESULT] * 5 + [Kind.STARTED]))
+    kind = draw(st.sampled_from([Kind.RESULT] * 5 + [Kind.EDIT] * 2 + [Kind.STARTED]))
     number = draw(st.integers(1, 10**6))
     ts = f"2025-10-02T12:43:{number % 60:02d}.{number:06d}Z"
     return Event(f"test-00-{number}", ts, kind.value, draw(keys), {name: cells[name] for name in unique.values()})

@@ -77,12 +77,13 @@ def oracle(data: bytes, events: list[Event]) -> list[list[str]]:
     names = {column_id(name): name for name in header}
     for event in events:
         matching = [row for row in table if row["po_number"].strip(BLANKS) == event.key.strip(BLANKS)]
-        if event.kind == Kind.RESULT and matching:
+        if event.kind in {Kind.RESULT, Kind.EDIT} and matching:
             for name in sorted(event.cells, key=lambda name: (["STATUS", "SUPPLIER", name].index(name), name)):
                 names.setdefault(column_id(name), name.strip(BLANKS))
                 for row in matching:
                     cell = event.cells[name]
-                    row[column_id(name)] = f"'{cell}" if cell[:1] and cell[0] in FORMULA_STARTS else cell
+                    is_risky = event.kind == Kind.RESULT and cell[:1] and cell[0] in FORMULA_STARTS
+                    row[column_id(name)] = f"'{cell}" if is_risky else cell  # a person's formula is theirs
     return [list(names.values()), *([row.get(name, "") for name in names] for row in table)]
 
 

@@ -402,9 +402,10 @@ def formulas(job: EventCsv) -> Iterator[str]:
 
 
 def test_a_formula_that_a_person_types_stays_one(job: EventCsv) -> None:
-    """What results set is guarded before and after it, in a compaction and in a replay."""
+    """What results set is guarded before and after it, in a compaction and in a replay of several segments."""
     job.emit_result("PO1", "COMPLETED", last_processed="t3", columns={"note": "=1"})
     job.compact()
+    job.log.new_segment()
     path = Path(job.csv_path)
     path.write_text(path.read_text().replace("PO3;PENDING;;;", "PO3;PENDING;;;=2"))
     job.compact()

@@ -5,6 +5,7 @@ The only place that knows it. Pure: it is given events, chunk by chunk, and a ta
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -160,12 +161,9 @@ class Fold:
         if not sources:
             return self._table
         table = with_columns_added(self._table, self._added) if self._added else self._table
-        new = last.select(
-            "key",
-            *(raw_of(self._cell(pl.col(name)), table.dialect).alias(f"new {to}") for to, name in sources.items()),
-        )
+        new = last.select("key", raw_of(self._cell(pl.col(list(sources.values()))), table.dialect))
         found = self._row_keys.to_frame().with_row_index("row").join(new, on="key", how="inner")
-        changed = [_scattered(table.rows.get_column(to), found["row"], found[f"new {to}"]) for to in sources]
+        changed = [_scattered(table.rows.get_column(to), found["row"], found[name]) for to, name in sources.items()]
         return table.with_cells(table.rows.with_columns(changed))
 
     def _sources(self, last: pl.DataFrame) -> Iterator[tuple[str, str]]:
@@ -194,7 +192,7 @@ def guarded_text(text: pl.Expr) -> pl.Expr:
 
 
 def _is_risky(text: pl.Expr) -> pl.Expr:
-    return text.str.slice(0, 1).is_in(list(FORMULA_STARTS))
+    return text.str.contains(f"^[{re.escape(FORMULA_STARTS)}]")
 
 
 def _holds_formula(part: pl.DataFrame) -> bool:

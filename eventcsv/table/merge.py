@@ -76,14 +76,13 @@ class Merged:
     returned: tuple[str, ...]
 
 
-def merge(found: Difference, past: Past, *, kept: pl.DataFrame, done: Collection[str] = ()) -> Merged:
+def merge(found: Difference, past: Past, *, kept: pl.DataFrame) -> Merged:
     """Merge a saved CSV with the present one.
 
     Args:
         found: How the two differ.
         past: What the rows that differ were before.
         kept: Rows of the present CSV that the saved one lacks and that stay, as in `Difference.gone`.
-        done: Keys of rows that were merged already, before a crash: they are as they are now.
     """
     columns = [MergedColumn(name, index, found.twins[index]) for index, name in enumerate(found.saved.names)]
     lost = [MergedColumn(found.current.names[index], None, index) for index in found.lost_columns()]
@@ -93,13 +92,13 @@ def merge(found: Difference, past: Past, *, kept: pl.DataFrame, done: Collection
     items = found.rows.filter(found.differs)
     as_began = _as_they_began(items, found, past, columns)
     items = items.filter(~as_began)
-    cells = _decided(judged(_cells(found, columns, items), items, found, columns, past), past, columns, done)
+    cells = _decided(judged(_cells(found, columns, items), items, found, columns, past), past, columns)
     new = pl.col("twin").is_null()
     changed = cells.filter(~new & (pl.col("text") != pl.col("present")))
     names = [column.name for column in columns]
     return Merged(
         table=_table(found, columns, cells, kept),
-        edits=_edits(cells, found, names, done),
+        edits=_edits(cells, found, names),
         cells=changed.height,
         rewritten=sum(map(alike, changed["text"], changed["then"])),
         met=tuple(
@@ -158,11 +157,11 @@ def _cells(found: Difference, columns: Sequence[MergedColumn], items: pl.DataFra
 # --- what becomes of each cell -----------------------------------------------------------------------------------
 
 
-def _decided(cells: pl.DataFrame, past: Past, columns: Sequence[MergedColumn], done: Collection[str]) -> pl.DataFrame:
+def _decided(cells: pl.DataFrame, past: Past, columns: Sequence[MergedColumn]) -> pl.DataFrame:
     """Add to cells what they are now (`present`), what they will be (`text`), and whether they stay so (`stays`)."""
     idents = {*past.set_by_results, *map(unguarded_id, COLUMNS.values())}
     of_results = [index for index, column in enumerate(columns) if column.ident in idents]
-    is_new, is_done = pl.col("twin").is_null(), pl.col("key").is_in(list(done))
+    is_new = pl.col("twin").is_null()
     cells = cells.with_columns(pl.when(is_new).then("last").otherwise("now").alias("present"))
     differs, since = pl.col("saved") != pl.col("present"), pl.col("since")
     asked = cells.select(differs & since & ~is_new).to_series()
@@ -172,14 +171,10 @@ def _decided(cells: pl.DataFrame, past: Past, columns: Sequence[MergedColumn], d
     in_doubt = pl.col("doubt") & ~is_new & may_be_a_result
     cells = cells.with_columns(untouched.alias("untouched"))
     cells = cells.with_columns((differs & (since & (pl.col("untouched") | is_new) | in_doubt)).alias("stays"))
-    return cells.with_columns(
-        pl.when(pl.col("stays") | (is_done & ~is_new)).then("present").otherwise("saved").alias("text")
-    )
+    return cells.with_columns(pl.when("stays").then("present").otherwise("saved").alias("text"))
 
 
-def _edits(
-    cells: pl.DataFrame, found: Difference, names: Sequence[str], done: Collection[str]
-) -> dict[str, dict[str, str]]:
+def _edits(cells: pl.DataFrame, found: Difference, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return what people changed, by key.
 
     Of a key on several rows only what is the same in all of them: a line of the log is about all rows of a key. The
@@ -197,7 +192,7 @@ def _edits(
     for key, column, text in changed.select("key", "column", "text").iter_rows():
         if column_id(names[column]):
             edits.setdefault(key, {})[names[column]] = text
-    return {key: edit for key, edit in edits.items() if key not in done}
+    return edits
 
 
 # --- the table ---------------------------------------------------------------------------------------------------

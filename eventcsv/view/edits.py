@@ -16,7 +16,7 @@ from eventcsv.table.respelling import is_lossy, lossy_forms
 from eventcsv.table.versions import BASE, Past
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from eventcsv.log.interface import Log
     from eventcsv.log.types import Position
@@ -76,12 +76,15 @@ class Known:
     Attributes:
         past: What they were before.
         with_results: The keys that have results.
-        done: The keys of rows that this very save has changed already, before a crash.
+        standing: What earlier attempts to take over this very save have left in the log, by key, where nothing has come
+            after it.
+        attempted: How many lines they have left there in all.
     """
 
     past: Past
     with_results: pl.Series
-    done: frozenset[str]
+    standing: dict[str, Mapping[str, str]]
+    attempted: int
 
 
 def read_past(
@@ -103,7 +106,7 @@ def read_past(
         log: The event log.
         end: Where to stop.
         seen: What was read of the log before, from a place on up to `end`; nothing when it was too much to keep.
-        save: What the ids of the lines that this save leaves in the log begin with.
+        save: What the ids of the lines begin with that this save leaves in the log; they are no past of its rows.
         is_whole: Whether the oldest base is where the job begins.
         guard_formulas: Whether texts of results became cells with an apostrophe before what looks like a formula.
     """
@@ -138,7 +141,8 @@ class _Reading:
         self._parts: list[pl.DataFrame] = []
         self._set_by_results: dict[str, str] = {}
         self._with_results: list[pl.Series] = [pl.Series("key", dtype=pl.String)]
-        self._done: set[str] = set()
+        self._standing: dict[str, Mapping[str, str]] = {}
+        self._attempted = 0
 
     def read(self, log: Log, start: Position, end: Position) -> None:
         if start < end:
@@ -167,12 +171,11 @@ class _Reading:
                 spelled = guarded(spelled) if self._guard_formulas else spelled
                 self._set_by_results.setdefault(unguarded_id(name), spelled)
         self._with_results.append(results.get_column("key").unique())
+        is_edit = pl.col("kind") == Kind.EDIT.value
+        if own := self._own(lines.filter(is_edit | pl.col("key").is_in(list(self._standing))), parsed):
+            lines = lines.filter(~pl.col("line").is_in(own))
         if self.keys is not None:
             lines = lines.filter(pl.col("key").is_in(self.keys))
-        is_edit = pl.col("kind") == Kind.EDIT.value
-        for key, line in lines.filter(is_edit).select("key", "line").iter_rows():
-            if parsed.event_of(line).id.startswith(self._save):
-                self._done.add(key)
         texts = {}
         for ident, columns in spellings(name for name in names if column_id(name)).items():
             text = pl.coalesce(columns)
@@ -180,6 +183,19 @@ class _Reading:
                 pl.when(is_edit).then(text).otherwise(guarded_text(text)) if self._guard_formulas else text
             )
         self._parts.append(lines.select("key", pl.lit(None, pl.Int64).alias("nth"), "kind", **texts))
+
+    def _own(self, lines: pl.DataFrame, parsed: Parsed) -> list[int]:
+        """Take note of the lines that this save has left in the log, and return which they are."""
+        own = []
+        for key, kind, line in lines.select("key", "kind", "line").iter_rows():
+            event = parsed.event_of(line)
+            if kind == Kind.EDIT.value and event.id.startswith(self._save):
+                own.append(line)
+                self._standing[key] = event.cells
+            else:
+                self._standing.pop(key, None)
+        self._attempted += len(own)
+        return own
 
     def add_base(self, table: Table, keys: set[str]) -> None:
         """Note what a base tells of rows that no earlier one has."""
@@ -196,7 +212,7 @@ class _Reading:
         none = pl.DataFrame(schema={"key": pl.String, "nth": pl.Int64, "kind": pl.String})
         lines = pl.concat([none, *self._parts], how="diagonal")
         past = Past(first, lines, self._set_by_results, is_whole)
-        return Known(past, pl.concat(self._with_results).unique(), frozenset(self._done))
+        return Known(past, pl.concat(self._with_results).unique(), self._standing, self._attempted)
 
 
 def kept_rows(found: Difference, past: Past) -> pl.DataFrame:

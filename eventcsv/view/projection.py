@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from eventcsv.event import Kind
 from eventcsv.storage.files import READ_BYTES
 from eventcsv.table.fold import Fold
 from eventcsv.table.frames import parsed
@@ -45,6 +46,7 @@ class StartingPoint:
         edit: What a save did that `table` is the outcome of, or None.
         lines: What people changed by it, by key, which is to be recorded in the log.
         save: What the ids of those lines begin with.
+        attempted: How many lines earlier attempts to take over the save have left in the log.
         saved: The SHA-256 of the saved CSV.
         known: What the CSV was by the log before the save.
         session: What the new base is named after; by default something random.
@@ -70,6 +72,7 @@ class StartingPoint:
     edit: Edit | None = None
     lines: dict[str, dict[str, str]] | None = None
     save: str = ""
+    attempted: int = 0
     saved: str | None = None
     known: Projection | None = None
     session: str | None = None
@@ -126,6 +129,7 @@ def project(
     guard_formulas: bool,
     on_progress: ProgressCallback | None = None,
     seen: list[Parsed] | None = None,
+    without: str | None = None,
 ) -> Projection:
     """Fold the log between a starting point and an end onto the starting point.
 
@@ -136,6 +140,7 @@ def project(
         guard_formulas: Put an apostrophe before text that a spreadsheet would take for a formula.
         on_progress: Called with the bytes of the log folded so far and those to fold.
         seen: What was read is added to it, for whoever needs it again.
+        without: What the ids of edits begin with that are left out; None when every line counts.
     """
     late = start.unknown.intersection(start.table.keys()) if start.unknown else frozenset()
     before = _with_late(start, late, log, guard_formulas=guard_formulas) if late else start.table
@@ -143,7 +148,7 @@ def project(
     damage: list[Damage] = []
     crc, done, total = start.crc, 0, log.size_bytes(start.position, end.position)
     for item in start.ahead or _parsed(start, end, log, total):
-        damage += fold.add(item)
+        damage += fold.add(item if without is None else _without(item, without))
         if seen is not None:
             seen.append(item)
         crc = item.chunk.crc
@@ -163,6 +168,13 @@ def project(
         torn=(*(item for item in damage if item.torn), *([end.torn] if end.torn else [])),
     )
     return _after_known(projection, start.known) if start.known else projection
+
+
+def _without(item: Parsed, save: str) -> Parsed:
+    """Return lines of the log of which those that a save has left there count for nothing."""
+    kinds = item.frame.get_column("kind")
+    own = [row for row in (kinds == Kind.EDIT.value).arg_true() if item.event_of(row).id.startswith(save)]
+    return replace(item, frame=item.frame.with_columns(kinds.scatter(own, Kind.TORN.value))) if own else item
 
 
 def _after_known(projection: Projection, known: Projection) -> Projection:

@@ -47,17 +47,22 @@ def start_from_save(
     known: Projection | None,
     seen: Sequence[Parsed],
     *,
+    save: str,
     delimiter: str | None,
     accept_edit: bool,
 ) -> StartingPoint:
     """Start from a CSV that somebody saved.
 
+    What an earlier attempt to take it over has left in the log is as if it were not there: so this one ends in the same
+    bytes, and tells the same.
+
     Args:
         files: The files of the job.
         current: The bytes of the CSV.
         end: The log's end.
-        known: What the CSV is by the log alone; None when there is no base to tell.
+        known: What the CSV is by the log alone, `save` left out; None when there is no base to tell.
         seen: What was read of the log for that.
+        save: What the ids of the lines begin with that this save leaves in the log.
         delimiter: The delimiter that had to be named, so far.
         accept_edit: Take it even if it does away with many results.
 
@@ -74,7 +79,7 @@ def start_from_save(
     bases = _bases(files, end)
     if known is None or not bases:  # in doubt a result stays: all of them are folded onto what was saved
         return _without_base(files, current, saved, delimiter)
-    return _merged(files, known, bases, current=current, saved=saved, seen=seen, accept_edit=accept_edit)
+    return _merged(files, known, bases, current=current, saved=saved, seen=seen, save=save, accept_edit=accept_edit)
 
 
 def _merged(
@@ -85,10 +90,10 @@ def _merged(
     current: bytes,
     saved: Table,
     seen: Sequence[Parsed],
+    save: str,
     accept_edit: bool,
 ) -> StartingPoint:
-    digest, end, newest = sha256(current).hexdigest(), known.end.position, files.newest_base()
-    save = _save_id(files, digest, newest.number if newest else 0)
+    end = known.end.position
     found = difference(saved, known.table)
     facts = read_past(
         found,
@@ -104,7 +109,7 @@ def _merged(
     removed = found.gone.join(kept, on="row", how="anti", maintain_order="left").get_column("key").to_list()
     if not accept_edit and (why := refusal(found, facts, removed)):
         raise EditRefused(_REFUSED.format(csv=files.csv_path, why=why))
-    merged = merge(found, facts.past, kept=kept, done=facts.done)
+    merged = merge(found, facts.past, kept=kept)
     return StartingPoint(
         data=current,
         table=merged.table,
@@ -117,9 +122,10 @@ def _merged(
         new_base=EDITED,
         beginning=files.beginning(),
         edit=_edit(files, found, merged, removed, tuple(kept.get_column("key"))),
-        lines=merged.edits,
+        lines={key: cells for key, cells in merged.edits.items() if facts.standing.get(key) != cells},
         save=save,
-        saved=digest,
+        attempted=facts.attempted,
+        saved=sha256(current).hexdigest(),
         known=known,
     )
 
@@ -147,9 +153,10 @@ def _edit(files: JobFiles, found: Difference, merged: Merged, removed: Sequence[
     )
 
 
-def _save_id(files: JobFiles, digest: str, number: int) -> str:
+def save_id(files: JobFiles, current: bytes) -> str:
     """Return what the ids of a save's lines begin with: the same when it is taken over once more after a crash."""
-    place = f"{digest} {number} {files.csv_path} {os.uname().nodename}"
+    newest = files.newest_base()
+    place = f"{sha256(current).hexdigest()} {newest.number if newest else 0} {files.csv_path} {os.uname().nodename}"
     return f"{sha256(os.fsencode(place)).hexdigest()[:12]}-00-"
 
 
@@ -193,7 +200,7 @@ def record(start: StartingPoint, log: Log) -> None:
     ts = utc_text(datetime.now(UTC))
     events = [
         Event(f"{start.save}{number}", ts, Kind.EDIT.value, key, cells)
-        for number, (key, cells) in enumerate((start.lines or {}).items(), 1)
+        for number, (key, cells) in enumerate((start.lines or {}).items(), start.attempted + 1)
     ]
     log.append_all([event for event in events if _fits(event)])
 

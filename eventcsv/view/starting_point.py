@@ -18,7 +18,7 @@ from eventcsv.log.scan import events
 from eventcsv.table.read_ahead import Ahead
 from eventcsv.view.projection import StartingPoint, project
 from eventcsv.view.retention import FIRST
-from eventcsv.view.saves import NONE_LEFT, start_from_save
+from eventcsv.view.saves import NONE_LEFT, save_id, start_from_save
 
 if TYPE_CHECKING:
     from eventcsv.log.types import LogEnd
@@ -102,22 +102,27 @@ class StartingPoints:
         """Start from what the CSV is by the log, with what somebody changed who saved it."""
         current = self._files.settled()
         seen: list[Parsed] = []
-        known = self.known(end, seen)
-        return start_from_save(self._files, current, end, known, seen, delimiter=delimiter, accept_edit=accept_edit)
+        save = save_id(self._files, current)
+        known = self.known(end, seen, without=save)
+        return start_from_save(
+            self._files, current, end, known, seen, save=save, delimiter=delimiter, accept_edit=accept_edit
+        )
 
-    def known(self, end: LogEnd, seen: list[Parsed] | None = None) -> Projection | None:
+    def known(self, end: LogEnd, seen: list[Parsed] | None = None, *, without: str | None = None) -> Projection | None:
         """Return what the CSV is by the log alone, whatever it holds; None when there is no base to tell.
 
         Args:
             end: The log's end.
             seen: What was read of the log for it is added, unless that is too much to keep.
+            without: What the ids of edits begin with that are left out.
         """
         start = self._held(end) or self._from_newest(None, end, "", has_to_be_read=True)
         if start is None:
             return None
         if self._log.size_bytes(start.position, end.position) > _SEEN_BYTES:
             seen = None
-        return project(start, end, self._log, guard_formulas=self._files.options.guard_formulas, seen=seen)
+        guard = self._files.options.guard_formulas
+        return project(start, end, self._log, guard_formulas=guard, seen=seen, without=without)
 
     def _held(self, end: LogEnd) -> StartingPoint | None:
         """Start from the table that is kept, when it is known to be the newest version."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from servers import PgServer
+
+    from eventcsv.view.edits import Edit
 
 
 HEADER: Final = "PO_NUMBER;STATUS;FOUND;LAST_PROCESSED;note\n"
@@ -371,7 +374,7 @@ def test_a_csv_that_cannot_be_read_stops_no_counting(job: EventCsv) -> None:
 
 
 def test_killed_anywhere_on_the_way_it_ends_in_the_same_bytes(job: EventCsv, tmp_path: Path) -> None:
-    """A result that comes between the death and the next compaction is not overwritten by what was typed before it."""
+    """The next compaction does the same again; what is in the log already is not recorded once more."""
     saved = swapped(FIRST, ("PO1;PENDING;;;", "PO1;AGAIN;;;x"), ("PO4;PENDING", "PO5;NEW"))
     at = 0
     while True:
@@ -414,3 +417,72 @@ def test_a_formula_that_a_person_types_stays_one(job: EventCsv) -> None:
     assert ["'=1", "", "=2", "'=3"] == list(formulas(job))
     job.replay(backup=job.backups()[-1].name)
     assert ["'=1", "", "=2", "'=3"] == list(formulas(job))
+
+
+SAVES: Final = {  # what there was first, what was saved before the result of PO9, and what was saved after it
+    "an old copy, in which a row with results is not yet": (
+        "PO_NUMBER;STATUS;Note\nPO1;;\n",
+        "PO_NUMBER;STATUS;Note\nPO1;;\nPO9;;by a colleague\n",
+        "PO_NUMBER;STATUS;Note\nPO1;;typed\n",
+    ),
+    "two rows of a key": (
+        "PO_NUMBER;STATUS;Note;Item\nPO1;;;\nPO1;;;\nPO9;;;\n",
+        "",
+        "PO_NUMBER;STATUS;Note;Item\nPO1;;same;first\nPO1;;same;second\nPO9;;;\n",
+    ),
+    "a third row of a key": (
+        "PO_NUMBER;STATUS;Note\nPO1;;\nPO1;;\nPO9;;\n",
+        "",
+        "PO_NUMBER;STATUS;Note\nPO1;;one\nPO1;;two\nPO1;;three\nPO9;;\n",
+    ),
+    "a column without a name": (
+        "PO_NUMBER;STATUS;Note;\nPO1;;;\nPO9;;;\n",
+        "",
+        "PO_NUMBER;STATUS;Note;\nPO1;;typed;also\nPO9;;;\n",
+    ),
+    "a key that is spelled otherwise": (
+        "PO_NUMBER;STATUS;Note\n PO1;;\nPO9;;\n",
+        "",
+        "PO_NUMBER;STATUS;Note\nPO1;;typed\nPO9;;\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "before", "saved"), SAVES.values(), ids=SAVES)
+def test_killed_anywhere_a_save_does_what_it_does_else(tmp_path: Path, first: str, before: str, saved: str) -> None:
+    """The bytes and what is told are those of a save that nothing came in the way of."""
+
+    def begun(name: str) -> EventCsv:
+        path = tmp_path / name / "input.csv"
+        path.parent.mkdir()
+        path.write_text(first)
+        job = EventCsv(path, durability="process", settle_s=0)
+        job.compact()
+        if before:
+            path.write_text(before)
+            job.compact()
+        job.emit_result("PO9", "COMPLETED", last_processed="t9")
+        job.compact()
+        path.write_text(saved)
+        return job
+
+    def ended(job: EventCsv) -> tuple[bytes, Edit | None]:
+        told = job.compact().edit
+        assert not job.replay().changed
+        return Path(job.csv_path).read_bytes(), told and replace(told, saved_at="", copy=None)
+
+    expected = ended(begun("whole"))
+    at = 0
+    while True:
+        job = begun(f"at {at}")
+        dying = with_storage(EventCsv(job.csv_path, durability="process", settle_s=0), Dying(at))
+        try:
+            dying.compact()
+        except Killed:
+            dying.close()
+        else:
+            break
+        found, told = ended(EventCsv(job.csv_path, durability="process", settle_s=0))
+        assert (expected[0], True) == (found, told in {expected[1], None}), at
+        at += 1
+    assert at > 8

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,7 +13,7 @@ from eventcsv.event import BLANKS, column_id
 from eventcsv.formats.xlsx_reader import read_sheet
 from eventcsv.storage.output import check_output, write_output
 from eventcsv.table.reader import parse
-from eventcsv.table.table import DEFAULT_DELIMITER
+from eventcsv.table.table import DEFAULT_DELIMITER, Dialect, raw_text
 
 if TYPE_CHECKING:
     from eventcsv.formats.xlsx_reader import Sheet
@@ -148,8 +146,11 @@ def _width(rows: list[list[str]]) -> int:
     return max(index for row in rows for index, text in enumerate(row, 1) if text)
 
 
+_EMPTY: Final = '""'  # alone in its row; a blank line says nothing
+
+
 def _csv_of(rows: list[list[str]]) -> bytes:
     """Return a CSV that Excel, on a double click, takes for what it is."""
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, delimiter=DEFAULT_DELIMITER, lineterminator="\n").writerows(rows)
-    return buffer.getvalue().encode("utf-8-sig")
+    dialect = Dialect()
+    lines = (dialect.delimiter.join(raw_text(cell, dialect) for cell in row) for row in rows)
+    return "".join(f"{line or _EMPTY}\n" for line in lines).encode("utf-8-sig")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from eventcsv.event import column_id
+from eventcsv.table.fold import unguarded_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +56,24 @@ def difference(saved: Table, current: Table) -> Difference:
     rows = mine.join(theirs.rename({"row": "twin"}), on=["key", "nth"], how="left", maintain_order="left")
     gone = theirs.join(mine, on=["key", "nth"], how="anti", maintain_order="left")
     known = {ident: index for index, ident in reversed(list(enumerate(_idents(current))))}
-    twins = tuple(known.get(ident) for ident in _idents(saved))
+    twins = _with_unguarded([known.get(ident) for ident in _idents(saved)], saved, current)
     differs = rows.get_column("twin").is_null()
     for index, twin in enumerate(twins):
         differs |= saved.texts(index) != texts_now(current, twin, rows)
     return Difference(saved, current, rows, gone, twins, differs)
+
+
+def _with_unguarded(twins: list[int | None], saved: Table, current: Table) -> tuple[int | None, ...]:
+    """Match what is left of the columns by their names without the guard against formulas, which may come and go."""
+    left = {
+        unguarded_id(name): index
+        for index, name in reversed(list(enumerate(current.names)))
+        if index not in twins and column_id(name)
+    }
+    return tuple(
+        left.pop(unguarded_id(name), None) if twin is None and column_id(name) else twin
+        for twin, name in zip(twins, saved.names, strict=True)
+    )
 
 
 def places(table: Table) -> pl.DataFrame:

@@ -13,7 +13,7 @@ that version holds, and the rest is as it is now:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -23,7 +23,7 @@ from eventcsv.table.difference import places, texts_now
 from eventcsv.table.fold import unguarded_id
 from eventcsv.table.frames import SET
 from eventcsv.table.respelling import alike
-from eventcsv.table.table import Table, raw_of, raw_text
+from eventcsv.table.table import Table, raw_of, raw_text, text_of
 from eventcsv.table.versions import MergedColumn, are_alike, judged, place_of
 
 if TYPE_CHECKING:
@@ -221,6 +221,8 @@ def _table(found: Difference, columns: Sequence[MergedColumn], cells: pl.DataFra
         else raw_text(column.name, dialect)
         for column in columns
     )
-    key = found.saved.key
+    dialect = replace(dialect, quotes_all=all(cell.startswith('"') for cell in header))  # as it will be read again
+    if len(columns) == 1:  # alone, an empty cell is a blank line, and one with a comma could be two
+        rows["0"] = pl.select(raw_of(text_of(pl.lit(rows["0"])), replace(dialect, quotes_all=True))).to_series()
     names = tuple(column.name for column in columns)
-    return Table(dialect, header, names, key, pl.DataFrame(rows), current.status_column)
+    return Table(dialect, header, names, found.saved.key, pl.DataFrame(rows), current.status_column)

@@ -74,6 +74,16 @@ def parse(
     )
 
 
+def shows_delimiter(table: Table) -> bool:
+    """Tell whether whoever reads a CSV finds what separates it without being told."""
+    dialect = table.dialect
+    head = f"{dialect.sep_line}{dialect.delimiter.join(table.header)}{dialect.newline}"
+    try:
+        return find_header(head, source="", key=table.names[table.key]).delimiter == dialect.delimiter
+    except InvalidCsv:
+        return False
+
+
 def _check_delimiter(delimiter: str | None, source: str) -> None:
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
         raise InvalidCsv(f"{source}: a delimiter is one ASCII character, no quote and no line end; not {delimiter!r}")

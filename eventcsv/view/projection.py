@@ -11,6 +11,7 @@ from eventcsv.storage.files import READ_BYTES
 from eventcsv.table.fold import Fold
 from eventcsv.table.frames import parsed
 from eventcsv.table.read_ahead import Ahead
+from eventcsv.table.table import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,6 +115,13 @@ class Projection:
     damage: tuple[Damage, ...]
     torn: tuple[Damage, ...]
     trouble: str = ""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the CSV. One that nothing was folded onto stays as it is, however it is written."""
+        start = self.start
+        untouched = start.exact or (start.encoding is None and self.table is start.table)
+        return start.data if untouched and not start.saved else render(self.table)
 
     @property
     def rowless(self) -> frozenset[str]:

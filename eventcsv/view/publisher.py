@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from eventcsv import masking
 from eventcsv.errors import BackupError, CorruptLog, InvalidCsv
 from eventcsv.storage.rights import from_text
-from eventcsv.table.table import render
+from eventcsv.table.reader import shows_delimiter
 from eventcsv.view.backup import MOST_MET, Backup
 from eventcsv.view.checkpoint import Checkpoint, CsvVersion
 from eventcsv.view.job_files import EditedMeanwhile
@@ -76,13 +76,14 @@ class Publisher:
         begun = (start.known.start if start.known else start).position
         self._log.sync(begun, end.position)
         self._rely_on(self._log.directory, "segment", end.position.segment)
-        untouched = start.exact or (start.encoding is None and table is start.table)
-        data = start.data if untouched and not start.saved else render(table)
+        data = projection.data
         encoding = start.encoding if start.exact else None
         unknown = tuple(sorted(projection.rowless))
         crc = 0 if start.saved else projection.crc
         if start.saved:
             start = self._taken_over(projection, data, unknown)
+        if start.delimiter is None and not shows_delimiter(table):  # a column that a result added can hide it
+            start = replace(start, delimiter=table.dialect.delimiter)
         version = CsvVersion(sha256(data).hexdigest(), end.position, crc, unknown, projection.in_flight, encoding)
         base, kept = self._put_in_place(start, data, version)
         self._files.hold(version.sha256, table)

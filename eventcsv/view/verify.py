@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from eventcsv.errors import BackupError, EventCsvError, InvalidCsv, UnsupportedFormat
 from eventcsv.log.segment import segment_name
 from eventcsv.log.types import LogEnd
-from eventcsv.table.table import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from eventcsv.view.backup import Backup
     from eventcsv.view.checkpoint import Checkpoint
     from eventcsv.view.compactor import Compactor
+    from eventcsv.view.projection import Projection
 
 _SHOWN_CELLS: Final = 5
 _ATTEMPTS: Final = 5
@@ -187,13 +187,13 @@ class _Verification:
         if replayed is None:
             self.view = "not compared: the backup that it grew from is not usable"
         elif version is None:
-            self.view = "edited since the last compaction, " + self._difference(current, replayed)
+            self.view = "edited since the last compaction, " + self._difference(current, replayed.table)
             if trouble := self._compactor.project().trouble:
                 self._find(self._files.csv_path, trouble)
-        elif render(replayed) == current or version.encoding:
+        elif replayed.data == current or version.encoding:
             self.view = f"what a replay gives, byte for byte{self._missing(version.position)}"
         else:
-            self.view = "not what a replay gives: " + self._difference(current, replayed)
+            self.view = "not what a replay gives: " + self._difference(current, replayed.table)
             self._find(self._files.csv_path, f"{self.view}. eventcsv replay rebuilds it")
 
     def _missing(self, position: Position) -> str:
@@ -232,12 +232,12 @@ class _Verification:
         ):
             self._find(place, f"differs from what was folded before, between {saved.since} and {latest.position}")
 
-    def _replayed(self, saved: Checkpoint, position: Position) -> Table | None:
+    def _replayed(self, saved: Checkpoint, position: Position) -> Projection | None:
         base = next((backup for backup in self.known if backup.name == saved.base), None)
         if base is None or position > self._log.end().position:
             return None
         try:
-            return self._compactor.projected_from(base, LogEnd(position, None)).table
+            return self._compactor.projected_from(base, LogEnd(position, None))
         except (BackupError, InvalidCsv):
             return None  # found before, among the backups
 

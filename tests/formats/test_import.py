@@ -121,6 +121,17 @@ def test_the_header_is_found(tmp_path: Path, target: EventCsv) -> None:
     assert [{"": "", "po_number ": "PO1", "NOTE": "a"}] == read_csv(tmp_path / "po.csv")
 
 
+def test_what_was_exported_comes_in_again(tmp_path: Path) -> None:
+    """Also a cell with a carriage return, which stands in the CSV between quotes."""
+    first = EventCsv(tmp_path / "first.csv", durability="process")
+    (tmp_path / "first.csv").write_text("PO_NUMBER;STATUS\nPO1;\n")
+    first.emit_result("PO1", "COMPLETED", columns={"N": "a\rb", "M": 'say "x"; y'})
+    first.compact()
+    first.export(tmp_path / "out.xlsx")
+    EventCsv(tmp_path / "second.csv").import_workbook(tmp_path / "out.xlsx")
+    assert read_csv(tmp_path / "first.csv") == read_csv(tmp_path / "second.csv")
+
+
 def test_odd_keys_are_told(tmp_path: Path) -> None:
     """Rows without a key, keys on several rows and numbers that Excel had rounded are named, with their places."""
     rows: list[list[object]] = [TITLE, ["PO1", "a"], ["PO1 ", "b"], [None, "sum"], [12345678901234567890, "c"]]

@@ -12,7 +12,7 @@ import typer
 
 from eventcsv.cli import tracebacks
 from eventcsv.cli.app import app
-from eventcsv.cli.output import Exit, say
+from eventcsv.cli.output import Exit, flushed, say, silence
 from eventcsv.errors import EventCsvError, InvalidEvent, LockTimeout, SessionActive, reason_of
 from eventcsv.masking import masked
 
@@ -22,7 +22,6 @@ _WAYS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCE
 
 def main() -> None:
     """Run the command line; every error becomes one line on standard error and an exit code."""
-    _mend_streams()
     try:
         _run_command()
     finally:
@@ -32,6 +31,7 @@ def main() -> None:
 def _run_command() -> None:
     try:
         try:
+            _mend_streams()
             _check_folder()
             sys.exit(app(standalone_mode=False))
         except BrokenPipeError:
@@ -49,12 +49,13 @@ def _run_command() -> None:
 
 
 def _end_output() -> None:
-    """Write what is left of standard output; what cannot be must not fail once more, and aloud, when Python ends."""
+    """Write what is left in the streams; what cannot be must not fail once more, and aloud, when Python ends."""
     try:
-        sys.stdout.flush()
-    except OSError:  # which was told when it was met first
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.FAILED)
+        if not flushed(sys.stderr):
+            silence(sys.stderr)  # what was to be said is lost, what was done is not
+        if not flushed(sys.stdout):  # which was told when it was met first
+            silence(sys.stdout)
+            sys.exit(Exit.FAILED)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done: while Python ends, it would be a traceback
 
@@ -95,6 +96,11 @@ def _check_folder() -> None:
 
 def _mend_streams() -> None:
     """Make closed streams harmless, and characters that a terminal's encoding lacks visible."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:  # whatever is opened next would be taken for a stream, and written into
+            os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

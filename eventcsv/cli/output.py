@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import orjson
 import typer
@@ -85,8 +86,25 @@ def progress_bar(what: str) -> Iterator[ProgressCallback | None]:
 
 
 def say(text: str) -> None:
-    """Print a line on standard error."""
-    typer.echo(escaped(text), err=True)
+    """Print a line on standard error. When it cannot be written, the work is not the worse for it."""
+    try:
+        typer.echo(escaped(text), err=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def flushed(stream: TextIO) -> bool:
+    """Write what is left in a stream; tell whether it could be."""
+    try:
+        stream.flush()
+    except OSError:
+        return False
+    return True
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is left in a stream, and whatever comes, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say_damage(place: str, damage: Sequence[Damage]) -> None:

@@ -6,6 +6,7 @@ Provoked through the real command line. What is wrong with a CSV, an event or a 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -356,6 +357,40 @@ def test_ctrl_c_while_python_ends_is_no_traceback(csv_path: Path) -> None:
     done = subprocess.run(command, cwd=csv_path.parent, capture_output=True, text=True, check=False, timeout=60)
     assert (-signal.SIGINT, "") == (done.returncode, done.stderr)
     assert "0 of 3 POs done" in done.stdout
+
+
+SHELL_LINES: Final = {
+    "nobody hears what is said": ("run input.csv work:work 2>/dev/full", 0),
+    "nor the result": ("run input.csv work:work >/dev/full 2>&1", 1),
+    "every stream is closed": ("run input.csv work:work <&- >&- 2>&-", 0),
+    "and there is a log": ("--log-file log.jsonl run input.csv work:work <&- >&- 2>&-", 0),
+}
+
+
+@pytest.mark.parametrize(("line", "code"), SHELL_LINES.values(), ids=SHELL_LINES)
+def test_who_cannot_be_told_keeps_nobody_from_working(csv_path: Path, line: str, code: int) -> None:
+    """Full or closed streams cost what was to be said; that the result could not be written is a failure."""
+    (csv_path.parent / "work.py").write_text("def work(key, row): pass\n")
+    done = subprocess.run(["bash", "-c", f"{shlex.join(COMMAND)} {line}"], cwd=csv_path.parent, check=False, timeout=60)
+    assert (code, []) == (done.returncode, EventCsv(csv_path).pending())
+    if (csv_path.parent / "log.jsonl").exists():
+        assert all(map(json.loads, (csv_path.parent / "log.jsonl").read_text().splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("emit input.csv PO1 ERROR 2>/dev/full", 0, ""),
+        ("status none.csv 2>/dev/full", 1, ""),
+        ("--version >/dev/full", 1, "eventcsv: No space left on device"),
+        ("emit input.csv --stdin <&-", 2, "there is no standard input to read"),
+    ],
+)
+def test_a_stream_that_is_no_use_changes_no_exit_code(csv_path: Path, line: str, code: int, said: str) -> None:
+    """Nor does Python add a word of its own."""
+    shell = ["bash", "-c", f"{shlex.join(COMMAND)} {line}"]
+    done = subprocess.run(shell, cwd=csv_path.parent, check=False, timeout=60, capture_output=True, text=True)
+    assert (code, True, False) == (done.returncode, said in done.stderr, "Traceback" in done.stderr)
 
 
 # --- help and completion -----------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ def fresh(path: Path, key: str = "PO_NUMBER") -> EventCsv:
 
 
 @pytest.mark.parametrize(
-    ("csv", "column"), [(b"PO_NUMBER,STATUS\n1,\n2,\n", "x;PO_NUMBER;y"), (b"PO_NUMBER\tA\n1\t\n2\t\n", "a,PO_NUMBER,b")]
+    ("csv", "column"),
+    [(b"PO_NUMBER,STATUS\n1,\n2,\n", "x;PO_NUMBER;y"), (b"PO_NUMBER\tA\n1\t\n2\t\n", "a,PO_NUMBER,b")],
 )
 def test_a_column_that_hides_the_delimiter_hides_it_from_nobody(tmp_path: Path, csv: bytes, column: str) -> None:
     """Of a header that a result made ambiguous it is known how it was written."""

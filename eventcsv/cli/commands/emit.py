@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -22,7 +21,7 @@ from eventcsv.cli.options import (
     StatusColumn,
     job_class,
 )
-from eventcsv.cli.output import Exit, Output, say
+from eventcsv.cli.output import Exit, Output, say, silence
 from eventcsv.cli.wording import near
 from eventcsv.event import DEFAULT_KEY
 from eventcsv.masking import masked
@@ -142,9 +141,11 @@ def _emit_lines(job: EventCsv) -> NoReturn:
             sys.stdout.flush()
         except OSError as error:  # whoever does not listen any more may well have sent results that count
             is_heard = False
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            silence(sys.stdout)
             say(f"eventcsv: standard output: {error.strerror}. What comes is recorded, but answered no more")
 
+    if sys.stdin is None:
+        raise typer.BadParameter("there is no standard input to read", param_hint="--stdin")
     failures = record_lines(job, sys.stdin.buffer, answer)
     raise typer.Exit(Exit.FINE if is_heard and not failures else Exit.FAILED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
 import sys
 from contextlib import contextmanager
 from functools import partial
@@ -308,5 +309,6 @@ def _ask_about_statuses(job: EventCsv, done: list[str], *, agreed: bool) -> None
         say(line)
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         fail(f"{near(job.csv_path)}: nothing was done. Say which it is: --yes or --status-column", Exit.USAGE)
+    signal.siginterrupt(signal.SIGINT, True)  # Polars has a handler that would have the question go on
     if not typer.confirm("Go on with it?", err=True):
         fail("nothing was done", Exit.FAILED)

@@ -423,6 +423,18 @@ def test_a_run_draws_below_what_its_workers_print(csv_path: Path) -> None:
     assert "workers" not in terminal.text
 
 
+def test_a_question_can_be_left_by_ctrl_c(csv_path: Path) -> None:
+    """Though a handler of Polars' would have the terminal be read again."""
+    csv_path.write_text("PO_NUMBER;STATUS\nPO1;shipped\n")
+    (csv_path.parent / "work.py").write_text("def work(key, row): pass\n")
+    with Terminal(csv_path.parent) as terminal:
+        terminal.type(f"{TYPED} run input.csv work:work\n")
+        terminal.wait_for("Go on with it? [y/N]:")
+        terminal.type("\x03")
+        terminal.wait_for("eventcsv: stopped")
+    assert "shipped" in csv_path.read_text()
+
+
 def test_nothing_of_the_view_is_left_after_ctrl_c(csv_path: Path) -> None:
     """What the terminal shows of the key, beside a line that is full, does not move what is erased."""
     (csv_path.parent / "work.py").write_text(

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -44,9 +44,18 @@ def _opened(path: Path) -> Any:  # noqa: ANN401  # a text file
         return os.open(name, flags, NEW_FILE_MODE)
 
     try:
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                if (begins := file.read(len(_OF_EVENTS))) and (begins[:1] != b"{" or begins == _OF_EVENTS):
+                    refusal = f"{path}: is no such log, and would be damaged. Name another file"
+                    raise typer.BadParameter(refusal, param_hint="--log-file")
         return open(path, "a", encoding="utf-8", opener=opener)
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--log-file") from None
+
+
+_OF_EVENTS: Final = b'{"v":'
+"""What a segment of an event log begins with."""
 
 
 class _StderrHandler(logging.Handler):

@@ -64,11 +64,15 @@ def _told(error: Exception) -> tuple[str, Exit]:
     """Return what to say of an error, and its exit code."""
     match error:
         case InvalidEvent():
-            return f"{error}. Nothing was written", Exit.USAGE
+            return f"{_sentence(str(error))} Nothing was written", Exit.USAGE
         case EventCsvError():
             held = isinstance(error, (LockTimeout, SessionActive)) or isinstance(error.__cause__, LockTimeout)
             return str(error), Exit.HELD if held else Exit.FAILED
     return _trouble_of_the_system(error) or tracebacks.unforeseen(error), Exit.FAILED
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _trouble_of_the_system(error: Exception) -> str:
@@ -114,10 +118,9 @@ def _exit_usage(error: Any) -> NoReturn:  # noqa: ANN401  # of a class that type
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:
-        message = error.format_message().strip()
-        stop = "" if message.endswith((".", "?", "!")) else "."
+        message = _sentence(masked(error.format_message().strip()))
         command = error.ctx.command_path if error.ctx else "eventcsv"
-        say(f"eventcsv: {masked(message)}{stop} How it is used: {command} -h")
+        say(f"eventcsv: {message} How it is used: {command} -h")
     sys.exit(error.exit_code)
 
 

@@ -197,6 +197,13 @@ CASES: Final = {
         "eventcsv status input.csv --watch > /dev/full", 1, ("standard output: No space left on device",)
     ),
     "full output, help": Case("eventcsv --help > /dev/full", 1, ("No space left on device",)),
+    "a log file that is the CSV": Case("eventcsv --log-file input.csv status input.csv", 2, ("Name another file",)),
+    "a log file that is the event log": Case(
+        "eventcsv emit input.csv PO1 COMPLETED && eventcsv --log-file input.events/events-000001.jsonl status input.csv",
+        2,
+        ("events-000001.jsonl: is no such log",),
+    ),
+    "no status at all": Case("eventcsv emit input.csv PO1 ''", 2, ("what came of the PO? Nothing was written",)),
     "no log file": Case("eventcsv status input.csv --log-file no/x", 2, ("--log-file", "no/x: No such file")),
 }
 

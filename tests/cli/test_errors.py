@@ -199,7 +199,7 @@ CASES: Final = {
     "full output, help": Case("eventcsv --help > /dev/full", 1, ("No space left on device",)),
     "a log file that is the CSV": Case("eventcsv --log-file input.csv status input.csv", 2, ("Name another file",)),
     "a log file that is the event log": Case(
-        "eventcsv emit input.csv PO1 COMPLETED && eventcsv --log-file input.events/events-000001.jsonl status input.csv",
+        "eventcsv emit input.csv PO1 PARTIAL && eventcsv --log-file input.events/events-000001.jsonl status input.csv",
         2,
         ("events-000001.jsonl: is no such log",),
     ),

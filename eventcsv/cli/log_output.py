@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -38,6 +38,7 @@ def configure_logging(level: str | None, path: Path | None) -> None:
 
 def _opened(path: Path) -> Any:  # noqa: ANN401  # a text file
     """Open a log file for appending, readable by its owner only."""
+    from eventcsv.log.scan import LINE_START  # noqa: PLC0415  # few have such a file
     from eventcsv.storage.system import NEW_FILE_MODE  # noqa: PLC0415  # few have such a file
 
     def opener(name: str, flags: int) -> int:
@@ -46,16 +47,12 @@ def _opened(path: Path) -> Any:  # noqa: ANN401  # a text file
     try:
         if os.path.isfile(path):
             with open(path, "rb") as file:
-                if (begins := file.read(len(_OF_EVENTS))) and (begins[:1] != b"{" or begins == _OF_EVENTS):
+                if (begins := file.read(len(LINE_START))) and (begins[:1] != b"{" or begins == LINE_START):
                     refusal = f"{path}: is no such log, and would be damaged. Name another file"
                     raise typer.BadParameter(refusal, param_hint="--log-file")
         return open(path, "a", encoding="utf-8", opener=opener)
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--log-file") from None
-
-
-_OF_EVENTS: Final = b'{"v":'
-"""What a segment of an event log begins with."""
 
 
 class _StderrHandler(logging.Handler):

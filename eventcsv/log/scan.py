@@ -28,7 +28,7 @@ from eventcsv.log.types import Damage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_LINE_START: Final = b'{"v":'
+LINE_START: Final = b'{"v":'
 _OUR_VERSION: Final = b'{"v":%d,' % FORMAT_VERSION
 _HEADER: Final = b',"kind":"%b",' % Kind.HEADER.encode()
 _CRLF: Final = (
@@ -248,9 +248,9 @@ def _judged(offset_bytes: int, lines: list[bytes]) -> Iterator[tuple[int, int, b
 
 def _next_start(line: bytes) -> int:
     """Return where in a damaged line a whole one starts, or its length when none does."""
-    start = line.find(_LINE_START, 1)
+    start = line.find(LINE_START, 1)
     while start > 0 and not is_whole(line[start:]):
-        start = line.find(_LINE_START, start + 1)
+        start = line.find(LINE_START, start + 1)
     return start if start > 0 else len(line)
 
 
@@ -270,7 +270,7 @@ def _reason(damaged: bytes) -> str:
         return "NUL bytes" if damaged else "an empty line"
     if b"\0" in damaged:
         return "NUL bytes within the line"
-    if damaged.startswith(_LINE_START) and b',"crc":"' not in damaged[-CRC_BYTES - 1 :]:
+    if damaged.startswith(LINE_START) and b',"crc":"' not in damaged[-CRC_BYTES - 1 :]:
         return "torn: the line was cut off, most likely by a crash"
     return "the checksum does not match"
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FORMULA_STARTS: Final = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 """What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection"), full-width forms included."""
 
+_RISKY: Final = f"^[{re.escape(FORMULA_STARTS)}]"
+
 _MERGE_ROWS: Final = 200_000  # what was merged before is merged again, so not too often
 SETTING: Final = [Kind.RESULT.value, Kind.EDIT.value]
 """The kinds of lines that set cells."""
@@ -192,7 +194,7 @@ def guarded_text(text: pl.Expr) -> pl.Expr:
 
 
 def _is_risky(text: pl.Expr) -> pl.Expr:
-    return text.str.contains(f"^[{re.escape(FORMULA_STARTS)}]")
+    return text.str.contains(_RISKY)
 
 
 def _holds_formula(part: pl.DataFrame) -> bool:

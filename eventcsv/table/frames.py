@@ -24,6 +24,7 @@ from zlib import crc32
 import polars as pl
 
 from eventcsv.errors import UnsupportedFormat
+from eventcsv.event import Kind
 from eventcsv.log.line import FORMAT_VERSION, decode
 from eventcsv.log.scan import events
 
@@ -69,6 +70,11 @@ class Parsed:
     frame: pl.DataFrame
     event_of: Callable[[int], Event]
     damage: tuple[Damage, ...]
+
+    def left_by(self, save: str) -> list[int]:
+        """Return the rows of the edits whose ids begin with `save`."""
+        is_edit = self.frame.get_column("kind") == Kind.EDIT.value
+        return [row for row in is_edit.arg_true() if self.event_of(row).id.startswith(save)]
 
 
 def parsed(chunk: Chunk) -> Parsed:

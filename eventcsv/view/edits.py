@@ -171,12 +171,15 @@ class _Reading:
                 spelled = guarded(spelled) if self._guard_formulas else spelled
                 self._set_by_results.setdefault(unguarded_id(name), spelled)
         self._with_results.append(results.get_column("key").unique())
-        is_edit = pl.col("kind") == Kind.EDIT.value
-        if own := self._own(lines.filter(is_edit | pl.col("key").is_in(list(self._standing))), parsed):
+        own = parsed.left_by(self._save)
+        self._attempted += len(own)
+        if keys := {*self._standing, *lines.filter(pl.col("line").is_in(own)).get_column("key")}:
+            self._follow(lines.filter(pl.col("key").is_in(list(keys))), own, parsed)
             lines = lines.filter(~pl.col("line").is_in(own))
         if self.keys is not None:
             lines = lines.filter(pl.col("key").is_in(self.keys))
         texts = {}
+        is_edit = pl.col("kind") == Kind.EDIT.value
         for ident, columns in spellings(name for name in names if column_id(name)).items():
             text = pl.coalesce(columns)
             texts[SET + ident] = (
@@ -184,18 +187,12 @@ class _Reading:
             )
         self._parts.append(lines.select("key", pl.lit(None, pl.Int64).alias("nth"), "kind", **texts))
 
-    def _own(self, lines: pl.DataFrame, parsed: Parsed) -> list[int]:
-        """Take note of the lines that this save has left in the log, and return which they are."""
-        own = []
-        for key, kind, line in lines.select("key", "kind", "line").iter_rows():
-            event = parsed.event_of(line)
-            if kind == Kind.EDIT.value and event.id.startswith(self._save):
-                own.append(line)
-                self._standing[key] = event.cells
-            else:
-                self._standing.pop(key, None)
-        self._attempted += len(own)
-        return own
+    def _follow(self, lines: pl.DataFrame, own: Sequence[int], parsed: Parsed) -> None:
+        """Take note of what this save has left in the log, as long as nothing comes after it."""
+        for key, line in lines.select("key", "line").iter_rows():
+            self._standing.pop(key, None)
+            if line in own:
+                self._standing[key] = parsed.event_of(line).cells
 
     def add_base(self, table: Table, keys: set[str]) -> None:
         """Note what a base tells of rows that no earlier one has."""

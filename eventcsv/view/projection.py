@@ -180,9 +180,9 @@ def project(
 
 def _without(item: Parsed, save: str) -> Parsed:
     """Return lines of the log of which those that a save has left there count for nothing."""
-    kinds = item.frame.get_column("kind")
-    own = [row for row in (kinds == Kind.EDIT.value).arg_true() if item.event_of(row).id.startswith(save)]
-    return replace(item, frame=item.frame.with_columns(kinds.scatter(own, Kind.TORN.value))) if own else item
+    own = item.left_by(save)
+    kinds = item.frame.get_column("kind").scatter(own, Kind.TORN.value)
+    return replace(item, frame=item.frame.with_columns(kinds)) if own else item
 
 
 def _after_known(projection: Projection, known: Projection) -> Projection:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -377,13 +377,22 @@ def test_a_claimed_po_that_cannot_be_recorded_is_said_like_any_other(csv_path: P
     assert "PO1" == caught.value.event.key
 
 
-def test_a_po_that_was_just_finished_is_not_taken_for_lost(csv_path: Path, pg_server: PgServer) -> None:
-    """A renewal between a result and its notice lets the worker live, and does not take up the claim again."""
-    job = EventCsv(csv_path, log=pg_server.url, job=f"finished {csv_path}")
+@contextmanager
+def claiming(csv_path: Path, pg_server: PgServer, *, lease_s: float) -> Iterator[tuple[EventCsv, PgClaims]]:
+    """Begin a job on the server, and claim POs of it."""
+    job = EventCsv(csv_path, log=pg_server.url, job=f"claiming {csv_path}")
     job.compact()
-    claims = job.log.claims(owner="one", lease_s=60, seen=job.log.end().position)
+    claims = job.log.claims(owner="one", lease_s=lease_s, seen=job.log.end().position)
     assert isinstance(claims, PgClaims)
     try:
+        yield job, claims
+    finally:
+        claims.close()
+
+
+def test_a_po_that_was_just_finished_is_not_taken_for_lost(csv_path: Path, pg_server: PgServer) -> None:
+    """A renewal between a result and its notice lets the worker live, and does not take up the claim again."""
+    with claiming(csv_path, pg_server, lease_s=60) as (job, claims):
         token = claims.claim("PO1")
         assert isinstance(token, int)
         job.hold("PO1", token)
@@ -391,17 +400,11 @@ def test_a_po_that_was_just_finished_is_not_taken_for_lost(csv_path: Path, pg_se
         claims._renew()
         assert not claims.has_lapsed("PO1")
         assert frozenset() == claims.held()
-    finally:
-        claims.close()
 
 
 def test_a_renewal_that_comes_too_late_undoes_no_lapse(csv_path: Path, pg_server: PgServer) -> None:
     """Else the death of a worker that was stopped for it would be taken for a failure of its PO."""
-    job = EventCsv(csv_path, log=pg_server.url, job=f"late {csv_path}")
-    job.compact()
-    claims = job.log.claims(owner="one", lease_s=1.0, seen=job.log.end().position)
-    assert isinstance(claims, PgClaims)
-    try:
+    with claiming(csv_path, pg_server, lease_s=1.0) as (_, claims):
         claims.claim("PO1")
         claims._end.set()
         wait_until(lambda: claims.has_lapsed("PO1"), "a lease that runs out")
@@ -411,8 +414,6 @@ def test_a_renewal_that_comes_too_late_undoes_no_lapse(csv_path: Path, pg_server
         claims.release("PO1")
         claims.claim("PO1")
         assert not claims.has_lapsed("PO1")
-    finally:
-        claims.close()
 
 
 def test_many_claim_at_once_and_none_twice(csv_path: Path, pg_server: PgServer) -> None:

@@ -419,6 +419,29 @@ def test_a_formula_that_a_person_types_stays_one(job: EventCsv) -> None:
     assert ["'=1", "", "=2", "'=3"] == list(formulas(job))
 
 
+def test_what_was_typed_meets_a_result_that_came_between_two_attempts(job: EventCsv) -> None:
+    """It holds, is told, and stands in the log behind that result, so that a replay from any backup gives the same."""
+    path = Path(job.csv_path)
+    path.write_text(swapped(FIRST, ("PO4;PENDING", "PO4;LATER")))
+    at = 0
+    while not logged(job, "edit"):  # up to the first death that leaves the line in the log
+        dying = with_storage(EventCsv(path, durability="process", settle_s=0), Dying(at))
+        with pytest.raises(Killed):
+            dying.compact()
+        dying.close()
+        at += 1
+    job.emit_result("PO4", "COMPLETED", last_processed="t4")
+    result = EventCsv(path, durability="process", settle_s=0).compact()
+    assert result.edit
+    assert [("PO4", "LATER", "COMPLETED")] == [(met.key, met.typed, met.result) for met in result.edit.met]
+    merged = path.read_bytes()
+    assert b"PO4;LATER" in merged
+    for backup in job.backups():
+        if backup.position is not None:
+            job.replay(backup=backup.name)
+            assert merged == path.read_bytes(), backup.reason
+
+
 SAVES: Final = {  # what there was first, what was saved before the result of PO9, and what was saved after it
     "an old copy, in which a row with results is not yet": (
         "PO_NUMBER;STATUS;Note\nPO1;;\n",
